@@ -1,0 +1,24 @@
+"""Keeps freed memory in the process: torch's activations are tens of megabytes, and mapping them anew costs more than computing.
+
+glibc gives blocks above 128 KiB back to the kernel when they are freed, and Dask's nanny asks for even less to be kept
+(MALLOC_TRIM_THRESHOLD_=65536). Each layer of a forward pass on a CPU then faults its pages in again. Forward passes of lite0 took
+about a third of the time with this (benchmarks/allocator.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+KEEP_BYTES = 2**31 - 1
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Ask glibc to serve large blocks from the heap and to keep what is freed; whether this libc has the call."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False  # another libc
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, KEEP_BYTES))

@@ -1,0 +1,156 @@
+"""MLflow: one idempotent call that makes a run with its tags, metrics, datasets, artifacts and description."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from discovery.errors import TrackingError
+
+T = TypeVar("T")
+ATTEMPTS = 4  # the first logging of one dataset from parallel runs can answer 400 "UNIQUE constraint"
+DIGEST_TAG = "discovery.digest"
+DESCRIPTION_TAG = "mlflow.note.content"
+DESCRIPTION_LIMIT = 8000  # MLflow cuts longer ones silently
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """A dataset of a run: its name, whole content hash, where it is, how many rows, and its role ("input", "output", …)."""
+
+    name: str
+    sha256: str
+    url: str
+    rows: int
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunContent:
+    """All that a run shows. `digest` makes it idempotent: one run for a digest and experiment."""
+
+    experiment: str
+    name: str
+    digest: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    description: str
+    datasets: tuple[DatasetInfo, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    binaries: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path) -> tuple[str, str]:
+    """(run id, experiment id) of the finished run with this digest; made when there is none yet, completed when it broke off.
+
+    artifact_root: where artifacts go when the tracking store is a local database without a server. Raises TrackingError.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = mlflow.MlflowClient(tracking_uri=tracking_uri)
+        experiment_id = _experiment(client, content.experiment, tracking_uri, artifact_root)
+        condition = f"tags.`{DIGEST_TAG}` = '{content.digest}'"
+        runs = client.search_runs([experiment_id], condition, order_by=["attributes.start_time ASC"])
+        for run in runs:
+            if run.info.status == "FINISHED":
+                return str(run.info.run_id), experiment_id
+        unfinished = runs[0].info.run_id if runs else None
+        if unfinished is None:
+            tags = {**content.tags, DIGEST_TAG: content.digest, DESCRIPTION_TAG: content.description[:DESCRIPTION_LIMIT]}
+            unfinished = client.create_run(experiment_id, tags=tags, run_name=content.name).info.run_id
+        _fill(client, str(unfinished), content)
+        client.set_terminated(unfinished, "FINISHED")
+        return str(unfinished), experiment_id
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"MLflow at {_without_password(tracking_uri)} did not take the run: {type(error).__name__}: {str(error)[:300]}. "
+            "The result is committed and nothing is lost: start MLflow and run the same command again to publish it."
+        ) from error
+
+
+def run_url(public_url: str, experiment_id: str, run_id: str) -> str:
+    """The page of a run; without workflowType MLflow opens in another mode that hides parts of it."""
+    return f"{public_url.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def _experiment(client: Any, name: str, tracking_uri: str, artifact_root: Path) -> str:
+    def make() -> str:
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None if tracking_uri.startswith(("http://", "https://")) else (artifact_root / name).absolute().as_uri()
+        return str(client.create_experiment(name, artifact_location=location))
+
+    return _retried(make)
+
+
+def _fill(client: Any, run_id: str, content: RunContent) -> None:
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param
+    from mlflow.entities import Dataset as DatasetEntity
+
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in content.metrics.items()],
+        params=[Param(name, value[:6000]) for name, value in content.params.items()],
+    )
+    inputs = [
+        DatasetInput(
+            DatasetEntity(
+                name=item.name, digest=item.sha256[:32], source_type="http" if item.url.startswith("http") else "external",
+                source=f'{{"url": "{item.url}"}}', profile=f'{{"rows": {item.rows}, "sha256": "{item.sha256}"}}',
+            ),
+            [InputTag("mlflow.data.context", item.context)],
+        )
+        for item in content.datasets
+    ]  # fmt: skip
+    if inputs:
+        _retried(lambda: client.log_inputs(run_id, datasets=inputs))
+    for path, text in content.texts.items():
+        client.log_text(run_id, text, path)
+    import tempfile
+
+    for path, data in content.binaries.items():
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, Path(path).name)
+            file.write_bytes(data)
+            client.log_artifact(run_id, str(file), str(Path(path).parent) if Path(path).parent != Path(".") else None)
+
+
+def _retried(work: Callable[[], T]) -> T:
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return work()
+        except MlflowException as error:
+            lost_a_race = "UNIQUE" in str(error) or "already exists" in str(error) or "unique constraint" in str(error)
+            if attempt == ATTEMPTS - 1 or not lost_a_race:
+                raise
+            time.sleep(0.1 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _without_password(uri: str) -> str:
+    import re
+
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def members_csv(members: pa.Table) -> str:
+    """The members as CSV, which MLflow shows as a table (it shows no Parquet)."""
+    import pyarrow.csv as csv
+
+    sink = pa.BufferOutputStream()
+    csv.write_csv(members, sink)
+    return bytes(sink.getvalue()).decode()

@@ -1,0 +1,159 @@
+"""The store: assets by their hash, thumbnails, and artifacts that become visible when their record.json is written.
+
+    assets/ab/cd/<sha256>                      bytes by their own hash, written once
+    thumbnails/<px>/ab/<sha256>.webp
+    artifacts/<stage>/<key>/<role>-<sha256>.*  files of a record
+    artifacts/<stage>/<key>/record.json        written last: its presence is the commit
+
+This is the one place that joins paths.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from discovery.adapters.files import open_files
+from discovery.addressing import is_content_id, sha256_hex
+from discovery.config import S3Config
+from discovery.errors import CorruptArtifact, InvalidInput
+from discovery.types import FileRef, Record, record_from_json
+
+RecordT = TypeVar("RecordT", bound=Record)
+RECORD_NAME = "record.json"
+
+
+def asset_path(asset_id: str) -> str:
+    """Where the bytes of an asset are; InvalidInput when the id is not a SHA-256, so that no path can be smuggled in."""
+    return f"assets/{_checked(asset_id)[:2]}/{asset_id[2:4]}/{asset_id}"
+
+
+def thumbnail_path(asset_id: str, size_px: int) -> str:
+    """Where the thumbnail of an asset is."""
+    return f"thumbnails/{int(size_px)}/{_checked(asset_id)[:2]}/{asset_id}.webp"
+
+
+def artifact_folder(stage: str, key: str) -> str:
+    """Folder of one record."""
+    return f"artifacts/{stage}/{_checked(key)}"
+
+
+def _checked(content_id: str) -> str:
+    if not is_content_id(content_id):
+        raise InvalidInput(f"{content_id[:80]!r} is not an id: expected 64 hexadecimal digits.")
+    return content_id
+
+
+def table_to_parquet(table: pa.Table) -> bytes:
+    """Parquet bytes; equal tables give equal bytes with one pyarrow version."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_statistics=True)
+    return sink.getvalue()
+
+
+class Store:
+    """Reads and writes under one root URI. Everything it returns was checked against its recorded hash."""
+
+    def __init__(self, root: str, s3: S3Config | None = None) -> None:
+        self.root = root
+        self.s3 = s3 or S3Config()
+        self.files = open_files(root, self.s3)
+
+    # assets
+
+    def put_asset(self, asset_id: str, data: bytes) -> bool:
+        """Keep bytes under their hash; whether they were new. InvalidInput when the hash is another."""
+        if sha256_hex(data) != asset_id:
+            raise InvalidInput(f"Asset {asset_id} does not have the bytes that were given.")
+        return self.files.create(asset_path(asset_id), data)
+
+    def has_asset(self, asset_id: str) -> bool:
+        """Whether the bytes are in the store (an asset may also stay at its source)."""
+        return self.files.size(asset_path(asset_id)) is not None
+
+    def get_asset(self, asset_id: str) -> bytes:
+        """The bytes, checked; FileNotFoundError when they stay at their source, CorruptArtifact when they changed."""
+        return self._verified(asset_path(asset_id), asset_id)
+
+    def put_thumbnail(self, asset_id: str, size_px: int, webp: bytes) -> None:
+        """Keep a thumbnail, unless there is one."""
+        self.files.create(thumbnail_path(asset_id, size_px), webp)
+
+    def thumbnail(self, asset_id: str, size_px: int = 256) -> bytes:
+        """WebP bytes; FileNotFoundError when there is none."""
+        return self.files.read(thumbnail_path(asset_id, size_px))
+
+    # artifacts
+
+    def put_file(self, stage: str, key: str, role: str, data: bytes, suffix: str, rows: int = 0) -> FileRef:
+        """Write one file of a record to come, named by its own hash; invisible until `commit`."""
+        digest = sha256_hex(data)
+        name = f"{role}-{digest}{suffix}"
+        self.files.create(f"{artifact_folder(stage, key)}/{name}", data)
+        return FileRef(role, name, digest, len(data), rows)
+
+    def commit(self, record: RecordT) -> RecordT:
+        """Write record.json: the record and its files are visible from here on. The first writer wins; theirs is returned."""
+        path = f"{artifact_folder(record.stage, record.id)}/{RECORD_NAME}"
+        if self.files.create(path, record.to_json().encode()):
+            return record
+        winner = self.load_record(type(record), record.id)
+        if winner is None:
+            raise CorruptArtifact(f"{self.root}/{path} vanished while it was committed. Run again.")
+        return winner
+
+    def load_record(self, kind: type[RecordT], key: str) -> RecordT | None:
+        """The committed record, or None."""
+        path = f"{artifact_folder(kind.stage, key)}/{RECORD_NAME}"
+        try:
+            data = self.files.read(path)
+        except FileNotFoundError:
+            return None
+        record = record_from_json(data)
+        if not isinstance(record, kind) or record.id != key:
+            raise CorruptArtifact(f"{self.root}/{path} holds a record of {record.stage} {record.id}. Run `discovery verify`.")
+        return record
+
+    def read_file(self, record: Record, role: str) -> bytes:
+        """The checked bytes of one file of a record."""
+        path = self.file_path(record, role)
+        try:
+            return self._verified(path, record.file(role).sha256)
+        except FileNotFoundError as error:
+            raise CorruptArtifact(
+                f"{self.root}/{path} is missing though its record names it. Restore it, or delete its folder and run again."
+            ) from error
+
+    def read_table(self, record: Record, role: str = "table", columns: Sequence[str] | None = None) -> pa.Table:
+        """One Parquet file of a record as a table."""
+        return pq.read_table(io.BytesIO(self.read_file(record, role)), columns=list(columns) if columns else None)
+
+    def file_path(self, record: Record, role: str) -> str:
+        """Path of a record's file, relative to the root."""
+        return f"{artifact_folder(record.stage, record.id)}/{record.file(role).name}"
+
+    def committed_keys(self, stage: str) -> list[str]:
+        """Keys of every committed record of a stage, sorted, from the listing alone."""
+        return sorted(path.split("/")[-2] for path, _, _ in self.files.walk(f"artifacts/{stage}") if path.endswith(f"/{RECORD_NAME}"))
+
+    def records(self, stages: Sequence[str]) -> Iterator[Record]:
+        """Every committed record of these stages, read from the store itself, in the order of their paths."""
+        for stage in stages:
+            for path in sorted(path for path, _, _ in self.files.walk(f"artifacts/{stage}")):
+                if path.endswith(f"/{RECORD_NAME}"):
+                    yield record_from_json(self.files.read(path))
+
+    def _verified(self, path: str, sha256: str) -> bytes:
+        data = self.files.read(path)
+        found = sha256_hex(data)
+        if found != sha256:
+            raise CorruptArtifact(
+                f"{self.root}/{path}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…. "
+                "The file was changed after it was written: run `discovery verify`, then restore it or delete its folder and run again."
+            )
+        return data
+

@@ -1,0 +1,428 @@
+"""The `discovery` command: every stage, search, curation and care of the store; JSON with --json, readable text without."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from discovery import __version__
+from discovery.config import Config, load_config
+from discovery.errors import ConfigError, DiscoveryError, InvalidInput
+from discovery.workspace import Workspace, open_workspace
+
+Answer = dict[str, Any]
+Command = Callable[[argparse.Namespace, Workspace], Answer]
+EXIT_REJECTED = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 success, 1 a run failed, 2 bad usage or configuration, 3 too many rejections."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    _quiet_libraries()
+    try:
+        config = configured(options)
+        if options.command == "doctor":
+            from discovery.doctor import diagnose
+
+            checks = diagnose(config)
+            show({"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]}, options.json)
+            return 0 if all(c.ok for c in checks) else 1
+        started = time.perf_counter()
+        with open_workspace(config, report=Progress(started)) as ws:
+            answer = COMMANDS[options.command](options, ws)
+        code = int(answer.pop("exit_code", 0))
+        show(answer, options.json)
+        limit = getattr(options, "max_rejected", None)
+        if limit is not None and int(answer.get("rejected", 0)) > limit:
+            print(f"discovery: {answer['rejected']} rejections, more than --max-rejected {limit}.", file=sys.stderr)
+            return EXIT_REJECTED
+        return code
+    except DiscoveryError as error:
+        print(f"discovery: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("discovery: stopped. What was finished is kept; run the same command again to go on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class Progress:
+    """One line of progress on stderr, overwritten on a terminal."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+
+    def __call__(self, message: str) -> None:
+        """Show a message with the seconds since the command began."""
+        end = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{end}{time.perf_counter() - self.started:7.1f} s  {message}", file=sys.stderr, flush=True)
+
+
+def configured(options: argparse.Namespace) -> Config:
+    """Settings from file and environment, with the command line's on top. Raises ConfigError."""
+    config = load_config(Path(options.config) if options.config else None)
+    changes: dict[str, Any] = {}
+    if options.root:
+        changes["root"] = options.root
+    for option, (section, key) in OPTION_SETTINGS.items():
+        value = getattr(options, option, None)
+        if value is not None:
+            changes.setdefault(section, {})[key] = value
+    return config.replace(**changes) if changes else config
+
+
+OPTION_SETTINGS = {
+    "encoder": ("encoder", "name"),
+    "weights": ("encoder", "weights"),
+    "scheduler": ("dask", "scheduler"),
+    "workers": ("dask", "workers"),
+    "fdr": ("novelty", "fdr"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--root", help="where everything is kept: a folder or an fsspec URI such as s3://bucket/prefix")
+    common.add_argument("--config", help="settings file; default discovery.toml")
+    common.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser = argparse.ArgumentParser(prog="discovery", description="From folders and buckets of pictures to versioned datasets.")
+    parser.add_argument("--version", action="version", version=f"discovery {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[common])
+
+    def computing(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--encoder", help="'default' or a timm model name")
+        command.add_argument("--weights", help="file or URI of its weights")
+        command.add_argument("--scheduler", help="Dask scheduler tcp://host:port, or 'inline'")
+        command.add_argument("--workers", type=int, help="local Dask worker processes")
+
+    run = add("run", "the whole chain over a source, without Airflow")
+    run.add_argument("source", nargs="+")
+    run.add_argument("--spec", help="collection spec (YAML) to curate and publish; default: a diverse tenth")
+    run.add_argument("--no-curate", action="store_true", help="stop after the index")
+    run.add_argument("--reference", default="", help="novelty against this version, name@number")
+    run.add_argument("--fdr", type=float, help="false-discovery rate of novelty")
+    run.add_argument("--max-rejected", type=int)
+    computing(run)
+    ingest = add("ingest", "list, read, validate and record a source")
+    ingest.add_argument("source", nargs="+")
+    ingest.add_argument("--max-rejected", type=int)
+    for name, text in (
+        ("check", "quality measures and expectations"),
+        ("embed", "vectors for what has none"),
+        ("dedupe", "exact and near-duplicate groups"),
+        ("score", "novelty of new assets"),
+        ("index", "a new index segment, with measured recall"),
+    ):
+        command = add(name, text)
+        command.add_argument("--manifest", help="id of the ingest to work on; default: every one that lacks the result")
+        computing(command)
+        if name == "score":
+            command.add_argument("--reference", default="", help="version name@number; default: the index before it")
+            command.add_argument("--fdr", type=float)
+        if name == "index":
+            command.add_argument("--audit", action="store_true", help="only measure the recall of the current index again")
+    search = add("search", "nearest assets")
+    search.add_argument("--asset", action="append", default=[], help="id (or its first digits) of an example")
+    search.add_argument("--like", action="append", default=[], help="another example")
+    search.add_argument("--unlike", action="append", default=[], help="an example to stay away from")
+    search.add_argument("--image", action="append", default=[], type=Path, help="a picture file as example")
+    search.add_argument("--where", default="", help="SQL expression over the asset table")
+    search.add_argument("-k", type=int, default=10)
+    computing(search)
+    curate = add("curate", "a dataset version from a spec")
+    curate.add_argument("spec")
+    curate.add_argument("--dry-run", action="store_true")
+    add("versions", "published dataset versions").add_argument("name", nargs="?")
+    verify = add("verify", "hash and cross-check everything")
+    verify.add_argument("id", nargs="?", default="")
+    add("gc", "remove files that no record names").add_argument("--dry-run", action="store_true")
+    add("doctor", "what is configured, reachable and installed")
+    return parser
+
+
+# commands
+
+
+def _run(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.pipeline import run_pipeline
+
+    spec = None
+    if not options.no_curate:
+        spec = _read_spec(options.spec) if options.spec else None
+    result = run_pipeline(options.source, ws, spec=spec, reference=options.reference, curate_default=not options.no_curate)
+    records = result.records
+    manifest, duplicates, novelty, snapshot = (records[name] for name in ("ingest", "dedupe", "score", "index"))
+    return {
+        "manifest_id": manifest.id,
+        "assets": manifest.assets,  # type: ignore[attr-defined]
+        "new_assets": ws.tally["ingest.new_assets"],
+        "rejected": manifest.rejected,  # type: ignore[attr-defined]
+        "duplicate_groups": duplicates.groups,  # type: ignore[attr-defined]
+        "quality_passed": True,
+        "novel": novelty.novel,  # type: ignore[attr-defined]
+        "note": novelty.note,  # type: ignore[attr-defined]
+        "index_id": snapshot.id,
+        "recall_at_10": round(snapshot.recall_at_10, 6),  # type: ignore[attr-defined]
+        "recall_lower_bound": round(snapshot.recall_lower_bound, 6),  # type: ignore[attr-defined]
+        "version": f"{result.published.name}@{result.published.number}" if result.published else None,
+        "digest": result.published.digest if result.published else None,
+        "mlflow_run_id": result.mlflow_run_id,
+        "seconds": result.seconds,
+    }
+
+
+def _ingest(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.ingest import ingest
+
+    manifest = ingest(options.source, ws)
+    rows = ws.store.read_table(manifest, columns=["source_uri", "reason", "detail"]).to_pylist()
+    return {
+        "manifest_id": manifest.id,
+        "assets": manifest.assets,
+        "new_assets": ws.tally["ingest.new_assets"],
+        "rejected": manifest.rejected,
+        "rejections": [row for row in rows if row["reason"]],
+    }
+
+
+def _check(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.check import check
+
+    reports = [check(manifest, ws) for manifest in _manifests(options, ws)]
+    report = reports[-1]
+    return {
+        "report_id": report.id,
+        "passed": all(r.passed for r in reports),
+        "failed_expectations": sorted({name for r in reports for name in r.failed_expectations}),
+        "assets": report.assets,
+        "quarantined": report.quarantined,
+        "exit_code": 0 if all(r.passed for r in reports) else 1,
+    }
+
+
+def _embed(options: argparse.Namespace, ws: Workspace) -> Answer:
+    started = time.perf_counter()
+    sets = [_embeddings(manifest, ws) for manifest in _manifests(options, ws)]
+    seconds = time.perf_counter() - started
+    computed = ws.tally["embed_shard.computed"]
+    return {
+        "encoder_id": sets[-1].encoder_id,
+        "dim": sets[-1].dim,
+        "embedded": computed,
+        "reused": ws.tally["embed_shard.reused"],
+        "images_per_s": round(computed / seconds, 2) if computed else 0.0,
+    }
+
+
+def _dedupe(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.dedupe import dedupe, duplicate_groups
+
+    manifest = _manifests(options, ws)[-1]
+    report = dedupe(manifest, _embeddings(manifest, ws), ws)
+    return {
+        "report_id": report.id,
+        "exact_groups": report.exact_groups,
+        "near_groups": report.near_groups,
+        "groups": duplicate_groups(report, ws),
+    }
+
+
+def _score(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.dedupe import dedupe
+    from discovery.stages.score import score, top_novel
+
+    manifest = _manifests(options, ws)[-1]
+    embeddings = _embeddings(manifest, ws)
+    report = score(manifest, embeddings, dedupe(manifest, embeddings, ws), ws, options.reference)
+    top = [{key: row[key] for key in ("asset_id", "novelty", "p_value", "q_value", "nearest")} for row in top_novel(report, ws)]
+    return {
+        "report_id": report.id,
+        "candidates": report.candidates,
+        "novel": report.novel,
+        "shifted": report.shifted,
+        "note": report.note,
+        "top": top,
+    }
+
+
+def _index(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.dedupe import dedupe
+    from discovery.stages.index import index
+    from discovery.stages.maintain import audit_recall
+
+    if options.audit:
+        snapshot, measured = audit_recall(ws)
+        recall, bound, ef = measured.recall, measured.lower_bound, measured.ef
+    else:
+        for manifest in _manifests(options, ws):
+            embeddings = _embeddings(manifest, ws)
+            snapshot = index(manifest, embeddings, dedupe(manifest, embeddings, ws), ws)
+        recall, bound, ef = snapshot.recall_at_10, snapshot.recall_lower_bound, snapshot.ef_search
+    return {
+        "index_id": snapshot.id,
+        "elements": snapshot.elements,
+        "segments": len(snapshot.segments),
+        "ef_search": ef,
+        "recall_at_10": round(recall, 6),
+        "recall_lower_bound": round(bound, 6),
+        "exit_code": 1 if options.audit and bound < ws.config.index.recall_target else 0,
+    }
+
+
+def _search(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.adapters.decode import Undecodable
+    from discovery.stages.search import search
+
+    try:
+        answer = search(
+            ws, like=[*options.asset, *options.like], unlike=options.unlike, images=options.image, where=options.where, k=options.k
+        )
+    except Undecodable as error:
+        raise InvalidInput(f"The query picture cannot be used: {error.reason} ({error.detail}). Give a readable picture.") from error
+    results = [{"asset_id": r.asset_id, "source_uri": r.source_uri, "distance": r.distance} for r in answer.results]
+    return {"results": results, "latency_ms": answer.latency_ms}
+
+
+def _curate(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.publish import publish_version
+    from discovery.stages.curate import curate, preview
+
+    spec = _read_spec(options.spec)
+    if options.dry_run:
+        version, removed = preview(spec, ws)
+        number, run_id = None, None
+    else:
+        version, removed = curate(spec, ws), {}
+        published = publish_version(version, ws)
+        number, run_id = published.number, published.mlflow_run_id
+    return {
+        "version_id": version.id,
+        "name": version.name,
+        "number": number,
+        "digest": version.digest,
+        "assets": version.assets,
+        "splits": version.splits,
+        "optimality_bound": version.optimality_bound,
+        "leaked": version.leaked,
+        "mlflow_run_id": run_id,
+        **({"candidates": version.candidates, "removed": removed} if options.dry_run else {}),
+    }
+
+
+def _versions(options: argparse.Namespace, ws: Workspace) -> Answer:
+    rows = ws.catalog.versions(options.name)
+    names = ("name", "number", "version_id", "digest", "mlflow_run_id", "mlflow_url", "created_at")
+    return {"versions": [{name: getattr(row, name) for name in names} for row in rows]}
+
+
+def _verify(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.verify import verify
+
+    result = verify(ws, options.id)
+    wrong = bool(result.corrupt or result.missing)
+    return {"checked": result.checked, "corrupt": result.corrupt, "missing": result.missing, "exit_code": int(wrong)}
+
+
+def _gc(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.verify import sweep
+
+    result = sweep(ws, dry_run=options.dry_run)
+    return {"removed": result.removed, "bytes": result.bytes}
+
+
+COMMANDS: dict[str, Command] = {
+    "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "score": _score, "index": _index,
+    "search": _search, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
+}  # fmt: skip
+
+
+def _manifests(options: argparse.Namespace, ws: Workspace) -> list[Any]:
+    """The manifest that was asked for; else all that no index holds yet, oldest first, or the newest when all are indexed."""
+    from discovery.stages.history import get_manifest, latest_manifest, load_snapshot
+
+    if options.manifest:
+        return [get_manifest(options.manifest, ws)]
+    newest = latest_manifest(ws)
+    indexed = {m for head in ws.catalog.heads() for m in load_snapshot(head.snapshot_id, ws).manifests}
+    waiting = [manifest for manifest in reversed(ws.catalog.records("ingest")) if manifest.id not in indexed]
+    return waiting or [newest]
+
+
+def _embeddings(manifest: Any, ws: Workspace) -> Any:
+    from discovery.pipeline import require_quality
+    from discovery.stages.check import check
+    from discovery.stages.embed import embed
+
+    report = check(manifest, ws)
+    require_quality(manifest, report)
+    return embed(manifest, report, ws)
+
+
+def _read_spec(path: str) -> Any:
+    from discovery.spec import parse_spec
+
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Spec {path} cannot be read: {error}.") from error
+    return parse_spec(text, path)
+
+
+# output
+
+
+def show(answer: Answer, as_json: bool) -> None:
+    """Print an answer: one JSON object, or aligned lines with lists as tables."""
+    if as_json:
+        print(json.dumps(answer, default=str, allow_nan=False))
+        return
+    width = max((len(name) for name in answer), default=0)
+    for name, value in answer.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{name}:")
+            columns = list(value[0])
+            rows = [[_text(row.get(column)) for column in columns] for row in value]
+            widths = [max(len(column), *(len(row[i]) for row in rows)) for i, column in enumerate(columns)]
+            for line in [columns, *rows]:
+                print("  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+        else:
+            print(f"{name.ljust(width)}  {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return "\n" + "\n".join("  " + " ".join(str(item)[:16] for item in group) for group in value)
+    if isinstance(value, list):
+        return " ".join(str(item)[:16] for item in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::RuntimeWarning:platformdirs")
+    for name in ("distributed", "alembic", "mlflow", "great_expectations", "botocore", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

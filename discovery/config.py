@@ -1,0 +1,232 @@
+"""Settings: typed sections with defaults, read from discovery.toml and the environment; unknown keys are refused.
+
+Order, later wins: defaults, `discovery.toml` (or the file that DISCOVERY_CONFIG names), DISCOVERY_<SECTION>__<KEY> variables,
+options of the command line. Each section says in `speed_only` which of its fields cannot change a result; all others are part of
+the identity of what a stage makes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from discovery.errors import ConfigError, nearest
+
+ENV_PREFIX = "DISCOVERY_"
+
+
+class Section(BaseModel):
+    """A group of settings; `identity()` is what decides results."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    speed_only: ClassVar[frozenset[str]] = frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide a result, as plain JSON values."""
+        return self.model_dump(mode="json", exclude=set(self.speed_only))
+
+
+class S3Config(Section):
+    """How to reach S3; empty values leave the usual chain (environment, profile, instance role) to decide."""
+
+    endpoint_url: str = ""
+    region: str = ""
+
+
+class IngestConfig(Section):
+    """What is read from a source and what is refused."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"read_threads", "store_bytes"})
+    store_bytes: bool = Field(True, description="copy the bytes into the root; false keeps a pointer to the source")
+    max_bytes: int = Field(512 * 2**20, gt=0, description="larger objects are rejected as too_large")
+    max_pixels: int = Field(200_000_000, gt=0, description="more declared pixels are rejected as too_many_pixels")
+    thumbnail_px: int = Field(256, ge=32, le=1024, description="longer side of the thumbnails")
+    read_threads: int = Field(4, ge=1, description="objects read and decoded at once")
+
+
+class CheckConfig(Section):
+    """When a picture is quarantined and when a whole batch fails its quality report."""
+
+    min_side_px: int = Field(16, ge=1, description="a shorter side under this is quarantined")
+    max_aspect: float = Field(10.0, gt=1, description="longer side / shorter side above this is quarantined")
+    min_contrast: float = Field(0.01, ge=0, description="standard deviation of luma in [0, 1]; under it a picture is blank")
+    max_quarantined: float = Field(0.2, ge=0, le=1, description="share of a batch that may fail a row expectation")
+    max_rejected: float = Field(0.5, ge=0, le=1, description="share of listed rows that may be rejected")
+
+
+class EncoderConfig(Section):
+    """Which model turns a picture into a vector."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"device", "threads"})
+    name: str = Field("default", description="'default' (packaged lite0) or any timm model name")
+    weights: str = Field("", description="file or URI of a safetensors or state-dict file; empty: timm's own for the name")
+    batch_size: int = Field(32, ge=1, description="pictures in a forward pass; part of identity, since it moves last bits")
+    device: str = Field("auto", description="'auto', 'cpu' or 'cuda'")
+    threads: int = Field(1, ge=1, description="torch threads in each worker")
+
+
+class DaskConfig(Section):
+    """Where shards of work run."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"scheduler", "workers", "shard_assets", "timeout_s"})
+    scheduler: str = Field("", description="tcp://host:port; empty starts a local cluster; 'inline' uses this process")
+    workers: int = Field(0, ge=0, description="local worker processes; 0: one per core")
+    shard_assets: int = Field(128, ge=1, description="assets in one unit of work")
+    timeout_s: float = Field(20.0, gt=0, description="seconds to wait for a scheduler and its first worker")
+
+
+class DedupeConfig(Section):
+    """When two assets are the same picture."""
+
+    pdq_max_distance: int = Field(31, ge=0, le=255, description="bits of 256; Facebook's PDQ recommends 31")
+    pdq_min_quality: int = Field(50, ge=0, le=100, description="PDQ of flat pictures is noise; its authors keep quality > 49")
+    min_cosine: float = Field(0.88, ge=-1, le=1, description="embedding similarity that proposes a pair")
+    min_luma_correlation: float = Field(0.96, ge=-1, le=1, description="aligned 32 x 32 luma correlation that confirms it")
+
+
+class NoveltyConfig(Section):
+    """How novelty is scored and called."""
+
+    k: int = Field(5, ge=1, le=10, description="nearest references in the mean; above 10 rare known modes look novel")
+    fdr: float = Field(0.1, gt=0, lt=1, description="share of false discoveries allowed among the discoveries")
+    calibration_rows: int = Field(2000, ge=20, description="reference rows held out; at most half of the reference")
+    min_calibration_rows: int = Field(40, ge=10, description="fewer than this gives scores without p-values")
+    salt: str = Field("novelty-calibration-1", description="salt of the hash that picks the calibration rows")
+
+
+class IndexConfig(Section):
+    """The HNSW graph and the recall it must show."""
+
+    m: int = Field(32, ge=4, le=96)
+    ef_construction: int = Field(200, ge=16)
+    seed: int = Field(7, ge=0)
+    recall_target: float = Field(0.95, gt=0, le=1, description="lower bound on recall@10 that ef is chosen for")
+    recall_delta: float = Field(0.05, gt=0, lt=1, description="chance that the bound is wrong")
+    audit_queries: int = Field(1000, ge=50, description="queries compared with exact search")
+    max_segments: int = Field(8, ge=1, description="maintain_index merges above this")
+
+
+class CatalogConfig(Section):
+    """The SQL database of records, names and lineage."""
+
+    url: str = Field("", description="SQLAlchemy URL; empty: a SQLite file under the root, or under ~ for a remote root")
+
+
+class MlflowConfig(Section):
+    """Where versions are published."""
+
+    tracking_uri: str = Field("", description="empty: a SQLite file beside the catalog")
+    public_url: str = Field("", description="what a browser opens, when it differs from tracking_uri")
+    experiment: str = Field("discovery", description="experiment of the discovery runs")
+
+
+class ScheduleConfig(Section):
+    """What the scheduled DAGs take up; the request form needs none of it."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"sources", "ingest", "maintain", "collections"})
+    sources: tuple[str, ...] = Field((), description="sources that ingest_batch reads")
+    ingest: str = Field("0 * * * *", description="cron of ingest_batch; used when there are sources")
+    maintain: str = Field("0 3 * * 0", description="cron of maintain_index")
+    collections: tuple[str, ...] = Field((), description="spec files that refresh_collections keeps up to date")
+
+
+class Config(Section):
+    """Everything that is configured. `root` is where all is kept: a folder or an fsspec URI."""
+
+    root: str = ".discovery"
+    s3: S3Config = S3Config()
+    ingest: IngestConfig = IngestConfig()
+    check: CheckConfig = CheckConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    dask: DaskConfig = DaskConfig()
+    dedupe: DedupeConfig = DedupeConfig()
+    novelty: NoveltyConfig = NoveltyConfig()
+    index: IndexConfig = IndexConfig()
+    catalog: CatalogConfig = CatalogConfig()
+    mlflow: MlflowConfig = MlflowConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the root is not a folder of this machine."""
+        return "://" in self.root and not self.root.startswith("file://")
+
+    @property
+    def local_folder(self) -> Path:
+        """A folder of this machine for what must be a local file: caches, and embedded databases of a remote root."""
+        if not self.is_remote:
+            return Path(self.root.removeprefix("file://")).expanduser().absolute()
+        name = hashlib.sha256(self.root.encode()).hexdigest()[:16]
+        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        return base / "discovery" / name
+
+    @property
+    def catalog_url(self) -> str:
+        """The configured catalog, or the embedded SQLite file."""
+        return self.catalog.url or f"sqlite:///{self.local_folder / 'catalog.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """The configured MLflow, or the embedded SQLite file."""
+        return self.mlflow.tracking_uri or f"sqlite:///{self.local_folder / 'mlflow.db'}"
+
+    def replace(self, **sections: Mapping[str, Any] | str) -> Config:
+        """A copy with some settings changed and everything checked again: `config.replace(dask={"workers": 2})`.
+
+        Raises ConfigError for unknown keys and wrong types.
+        """
+        data = self.model_dump()
+        for name, value in sections.items():
+            data[name] = {**data.get(name, {}), **value} if isinstance(value, Mapping) else value
+        return parse_config(data, origin="option")
+
+
+def load_config(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Read discovery.toml and the environment.
+
+    path: the file; None takes DISCOVERY_CONFIG, else ./discovery.toml when it is there. Raises ConfigError naming the key, the
+    file or variable it came from and the nearest known key.
+    """
+    environ = os.environ if environ is None else environ
+    named = path or (Path(environ["DISCOVERY_CONFIG"]) if environ.get("DISCOVERY_CONFIG") else None)
+    if named is not None and not named.is_file():
+        raise ConfigError(f"Configuration file {named} does not exist. Create it, or unset DISCOVERY_CONFIG.")
+    file = named or Path("discovery.toml")
+    data: dict[str, Any] = {}
+    if file.is_file():
+        try:
+            data = tomllib.loads(file.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} is not valid TOML: {error}. Correct that line.") from error
+        parse_config(data, origin=str(file))
+    for variable, value in sorted(environ.items()):
+        if not variable.startswith(ENV_PREFIX) or variable == "DISCOVERY_CONFIG":
+            continue
+        keys = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        if keys == ["root"]:
+            data["root"] = value
+        elif len(keys) == 2:
+            data.setdefault(keys[0], {})[keys[1]] = value
+            parse_config(data, origin=f"variable {variable}")
+    return parse_config(data, origin="configuration")
+
+
+def parse_config(data: Mapping[str, Any], origin: str) -> Config:
+    """Validate a nested mapping; ConfigError says the key, what was expected, what was found and the nearest known key."""
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            section = Config.model_fields.get(str(first["loc"][0]))
+            inner = getattr(section.annotation, "model_fields", None) if section and len(first["loc"]) > 1 else None
+            known = list(inner or Config.model_fields)
+            raise ConfigError(f"{origin}: unknown setting {place}. {nearest(str(first['loc'][-1]), known)}") from error
+        raise ConfigError(f"{origin}: {place} = {first['input']!r}: {first['msg']}.") from error

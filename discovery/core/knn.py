@@ -1,0 +1,80 @@
+"""Exact nearest neighbours by blocked matrix product: the oracle that indexes are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discovery.errors import EmptyReference, InvalidInput
+
+
+def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows scaled to unit length.
+
+    vectors: (n, d). Returns (n, d) float32. Raises InvalidInput when a row is zero or not finite.
+
+    >>> normalise(np.array([[3.0, 4.0]], dtype=np.float32)).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    """
+    if vectors.ndim != 2:
+        raise InvalidInput(f"Expected (n, d) vectors, found shape {vectors.shape}.")
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    bad = ~np.isfinite(norms) | (norms == 0)
+    if bad.any():
+        raise InvalidInput(f"{int(bad.sum())} of {len(vectors)} vectors are zero, NaN or infinite; the first is row {int(np.argmax(bad))}.")
+    return (vectors / norms[:, None]).astype(np.float32)
+
+
+def exact_knn(
+    queries: NDArray[np.float32], references: NDArray[np.float32], k: int, *, query_ids: Sequence[str] | None = None,
+    reference_ids: Sequence[str] | None = None, block: int = 4096,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
+    """The k nearest references of each query by cosine distance, nearest first.
+
+    queries: (n, d), references: (r, d), unit rows. With both id lists a query's own row is dropped by id, never by rank. Equal
+    distances are ordered by reference id (by row without ids), so the answer does not depend on the order of the references. k is
+    lowered to what every query has. Returns (n, k) int64 rows and (n, k) float32 distances in [0, 2]. Memory: about block² floats.
+    Raises EmptyReference when a query has nothing to be compared with, InvalidInput when widths differ or k < 1.
+
+    >>> e = np.eye(2, dtype=np.float32)
+    >>> exact_knn(e, e, 5, query_ids=["a", "b"], reference_ids=["a", "b"])[0].tolist()
+    [[1], [0]]
+    """
+    n, r = len(queries), len(references)
+    if k < 1 or queries.ndim != 2 or references.ndim != 2 or (n and r and queries.shape[1] != references.shape[1]):
+        raise InvalidInput(f"Expected k >= 1 and equal widths, found k = {k}, {queries.shape} and {references.shape}.")
+    order = np.argsort(np.asarray(reference_ids)) if reference_ids is not None else np.arange(r)
+    own = _own_places(query_ids, reference_ids, order) if query_ids is not None and reference_ids is not None else np.full(n, -1)
+    available = r - int((own >= 0).any())
+    if n and available < 1:
+        raise EmptyReference(f"{n} queries have no reference to be compared with ({r} given). Add assets first.")
+    k = min(k, max(available, 0))
+    rows, distances = np.zeros((n, k), np.int64), np.zeros((n, k), np.float32)
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        best = np.full((stop - start, k), np.iinfo(np.int64).max)
+        for low in range(0, r, block):
+            part = references[order[low : low + block]]
+            found = np.clip(1.0 - queries[start:stop] @ part.T, 0.0, 2.0).astype(np.float32)
+            mine = np.flatnonzero((own[start:stop] >= low) & (own[start:stop] < low + len(part)))
+            found[mine, own[start:stop][mine] - low] = np.inf
+            keys = np.concatenate([best, _sortable(found, low)], axis=1)
+            best = np.partition(keys, k - 1, axis=1)[:, :k]
+        best.sort(axis=1)
+        rows[start:stop] = order[best & 0xFFFFFFFF]
+        distances[start:stop] = (best >> 32).astype(np.int32).view(np.float32)
+    return rows, distances
+
+
+def _own_places(query_ids: Sequence[str], reference_ids: Sequence[str], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each query the place of its own id among the ordered references, -1 when it is not there."""
+    place = {reference_ids[int(row)]: number for number, row in enumerate(order)}
+    return np.array([place.get(query_id, -1) for query_id in query_ids], np.int64)
+
+
+def _sortable(distances: NDArray[np.float32], first: int) -> NDArray[np.int64]:
+    """One int64 for (distance, place): the bits of non-negative floats order like the floats, so no two keys tie."""
+    places = np.arange(first, first + distances.shape[1], dtype=np.int64)
+    return (np.ascontiguousarray(distances).view(np.int32).astype(np.int64) << 32) | places

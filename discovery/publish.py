@@ -1,0 +1,207 @@
+"""Publish: record runs and dataset versions in MLflow, with metrics, lineage and a gallery; the same version only once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from discovery.adapters.mlflow_tracking import DatasetInfo, RunContent, members_csv, publish_content, run_url
+from discovery.addressing import content_id
+from discovery.errors import CorruptArtifact
+from discovery.gallery import Tile, gallery_html
+from discovery.stages.versions import find_version
+from discovery.types import (
+    DatasetVersion,
+    DuplicateReport,
+    EmbeddingSet,
+    IndexSnapshot,
+    Manifest,
+    NoveltyReport,
+    QualityReport,
+    Record,
+)
+from discovery.workspace import Workspace
+
+GALLERY_LIMIT = 300  # pictures in a gallery; about 10 kB each
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version with its number and the page where it is shown."""
+
+    name: str
+    number: int
+    digest: str
+    mlflow_run_id: str
+    url: str
+
+
+def publish_version(version: DatasetVersion, ws: Workspace, tags: Mapping[str, str] | None = None) -> Published:
+    """Show a version in MLflow, in the experiment of its collection; a version that is there is returned.
+
+    tags: added to the run, such as who triggered it. Raises TrackingError, after which the same call publishes it later.
+    """
+    row = ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
+    lineage = _lineage(version, ws)
+    content = RunContent(
+        experiment=version.name,
+        name=f"{row.name}@{row.number}",
+        digest=version.digest,
+        tags={
+            **(tags or {}),
+            "discovery.kind": "dataset_version",
+            "discovery.name": row.name,
+            "discovery.number": str(row.number),
+            "discovery.version_id": version.id,
+            **{f"discovery.{name}_id": record_id for name, record_id in lineage.items()},
+        },
+        params={"budget": str(json.loads(version.spec)["budget"]), "select": json.loads(version.spec)["select"]["method"]},
+        metrics=_version_metrics(version, ws),
+        description=_version_description(version, row.number, lineage, ws),
+        datasets=_version_datasets(version, row.number, ws),
+        texts={
+            "gallery.html": _gallery(version, row.number, ws),
+            "spec.json": json.dumps(json.loads(version.spec), indent=2),
+            "members.csv": members_csv(ws.store.read_table(version)),
+            **_quality_reports(version, ws),
+        },
+        binaries={"members.parquet": ws.store.read_file(version, "table")},
+    )
+    run_id, experiment_id = publish_content(content, ws.config.tracking_uri, _artifact_root(ws))
+    url = run_url(_public_url(ws), experiment_id, run_id)
+    ws.catalog.set_version_run(row.name, row.number, run_id, url)
+    return Published(row.name, row.number, row.digest, run_id, url)
+
+
+def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
+    """Show one pass through the chain in the experiment of discovery runs; its MLflow run id. The same records, the same run."""
+    metrics = _run_metrics(records)
+    manifest = records.get("ingest")
+    sources = ", ".join(manifest.sources) if isinstance(manifest, Manifest) else ""
+    lines = [f"| {stage} | `{record.id[:16]}` |" for stage, record in records.items()]
+    content = RunContent(
+        experiment=ws.config.mlflow.experiment,
+        name=f"run {manifest.id[:8]}" if manifest else "run",
+        digest=content_id(sorted(record.id for record in records.values())),
+        tags={**(tags or {}), "discovery.kind": "run", **{f"discovery.{stage}_id": record.id for stage, record in records.items()}},
+        params={"sources": sources},
+        metrics=metrics,
+        description="\n".join([f"Discovery run over {sources}", "", "| stage | record |", "|---|---|", *lines]),
+    )
+    run_id, _ = publish_content(content, ws.config.tracking_uri, _artifact_root(ws))
+    return run_id
+
+
+def _run_metrics(records: Mapping[str, Record]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for record in records.values():
+        match record:
+            case Manifest():
+                metrics |= {"assets": record.assets, "new_assets": record.new_assets, "rejected": record.rejected}
+            case QualityReport():
+                metrics |= {"quarantined": record.quarantined, "quality_passed": float(record.passed)}
+            case EmbeddingSet():
+                metrics |= {"embedded_assets": record.assets}
+            case DuplicateReport():
+                metrics |= {"exact_groups": record.exact_groups, "near_groups": record.near_groups}
+            case NoveltyReport():
+                metrics |= {"candidates": record.candidates, "novel": record.novel, "shifted": float(record.shifted)}
+            case IndexSnapshot():
+                metrics |= {"indexed": record.elements, "recall_at_10": record.recall_at_10, "recall_lower_bound": record.recall_lower_bound}
+            case DatasetVersion():
+                metrics |= {"version_assets": record.assets}
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _lineage(version: DatasetVersion, ws: Workspace) -> dict[str, str]:
+    """Names of the records a version was made from, and their ids."""
+    snapshot = _snapshot(version, ws)
+    spec = json.loads(version.spec)
+    lineage = {"index": snapshot.id, "encoder": version.encoder_id, "duplicates": snapshot.duplicates_id}
+    for number, manifest_id in enumerate(snapshot.manifests[-8:]):
+        lineage[f"manifest_{number}"] = manifest_id
+    for number, report_id in enumerate(sorted(set(ws.store.read_table(version, columns=["report_id"])["report_id"].to_pylist()))[:8]):
+        lineage[f"quality_{number}"] = report_id
+    if spec["parent"]:
+        parent = find_version(spec["parent"], ws)
+        lineage["parent"] = parent.id
+        row = next((row for row in ws.catalog.versions(parent.name) if row.digest == parent.digest), None)
+        if row is not None and row.mlflow_run_id:
+            lineage["parent_run"] = row.mlflow_run_id
+    return lineage
+
+
+def _snapshot(version: DatasetVersion, ws: Workspace) -> IndexSnapshot:
+    snapshot = ws.store.load_record(IndexSnapshot, version.snapshot_id)
+    if snapshot is None:
+        raise CorruptArtifact(f"Index snapshot {version.snapshot_id} of version {version.name} is missing. Run `discovery verify`.")
+    return snapshot
+
+
+def _version_metrics(version: DatasetVersion, ws: Workspace) -> dict[str, float]:
+    snapshot = _snapshot(version, ws)
+    metrics = {
+        "assets": version.assets, "candidates": version.candidates, "leaked": version.leaked,
+        "removed_for_leakage": version.removed_for_leakage, "recall_at_10": snapshot.recall_at_10,
+        "recall_lower_bound": snapshot.recall_lower_bound, **{f"split_{name}": n for name, n in version.splits.items()},
+    }  # fmt: skip
+    if version.optimality_bound is not None:
+        metrics["optimality_bound"] = version.optimality_bound
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _version_description(version: DatasetVersion, number: int, lineage: Mapping[str, str], ws: Workspace) -> str:
+    splits = ", ".join(f"{name} {n:,}" for name, n in version.splits.items())
+    bound = "" if version.optimality_bound is None else f" The selection reaches at least {version.optimality_bound:.0%} of the optimum."
+    rows = "\n".join(f"| {name} | `{record_id}` |" for name, record_id in lineage.items())
+    return (
+        f"## {version.name}@{number}\n\n{version.assets:,} assets of {version.candidates:,} candidates: {splits}. "
+        f"{version.leaked} leak between splits.{bound}\n\nDigest `{version.digest}`\n\n"
+        f"Open **gallery.html** among the artifacts to see the members.\n\n| made from | id |\n|---|---|\n{rows}\n"
+    )
+
+
+def _version_datasets(version: DatasetVersion, number: int, ws: Workspace) -> tuple[DatasetInfo, ...]:
+    root = ws.config.root if ws.config.is_remote else ws.config.local_folder.as_uri()
+    members = DatasetInfo(version.name, version.digest, f"{root}/{ws.store.file_path(version, 'table')}", version.assets, "output")
+    inputs = []
+    for manifest_id in _snapshot(version, ws).manifests[-8:]:
+        manifest = ws.store.load_record(Manifest, manifest_id)
+        if manifest is not None:
+            url = f"{root}/{ws.store.file_path(manifest, 'table')}"
+            inputs.append(DatasetInfo(f"manifest-{manifest.id[:8]}", manifest.id, url, manifest.rows, "input"))
+    return (members, *inputs)
+
+
+def _gallery(version: DatasetVersion, number: int, ws: Workspace) -> str:
+    rows = sorted(ws.store.read_table(version).to_pylist(), key=lambda row: (row["pick"], row["asset_id"]))
+    sections = []
+    for split in version.splits:
+        tiles = [
+            Tile(ws.store.thumbnail(row["asset_id"], ws.config.ingest.thumbnail_px), Path(row["source_uri"]).name, row["reason"])
+            for row in rows[:GALLERY_LIMIT]
+            if row["split"] == split
+        ]
+        sections.append((split, tiles))
+    shown = "" if len(rows) <= GALLERY_LIMIT else f" The first {GALLERY_LIMIT} picks are shown."
+    return gallery_html(f"{version.name}@{number}", f"{version.assets:,} assets, digest {version.digest[:16]}….{shown}", sections)
+
+
+def _quality_reports(version: DatasetVersion, ws: Workspace) -> dict[str, str]:
+    texts = {}
+    for report_id in sorted(set(ws.store.read_table(version, columns=["report_id"])["report_id"].to_pylist())):
+        report = ws.store.load_record(QualityReport, report_id)
+        if report is not None:
+            texts[f"quality/{report_id[:12]}.html"] = ws.store.read_file(report, "report").decode()
+    return texts
+
+
+def _artifact_root(ws: Workspace) -> Path:
+    return ws.config.local_folder / "mlartifacts"
+
+
+def _public_url(ws: Workspace) -> str:
+    uri = ws.config.mlflow.public_url or ws.config.tracking_uri
+    return uri if uri.startswith(("http://", "https://")) else "http://127.0.0.1:5000"

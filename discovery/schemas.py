@@ -1,0 +1,96 @@
+"""Arrow schemas of the tables; ids and what belongs to them stay in one file."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+ID = pa.string()  # 64 hex digits; hex, so that every tool that opens the Parquet can read it
+
+MANIFEST = pa.schema(
+    [
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("asset_id", ID),  # null for a rejection
+        pa.field("reason", pa.string()),  # one of types.Reason; null for an asset
+        pa.field("detail", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("modified_at", pa.string()),  # as the source lists it
+        pa.field("etag", pa.string()),  # empty for local files
+        pa.field("format", pa.string()),
+        pa.field("width_px", pa.int32()),  # after EXIF orientation
+        pa.field("height_px", pa.int32()),
+        pa.field("orientation", pa.int8()),  # EXIF 1..8
+        pa.field("pixel_sha256", pa.string()),  # decoded, oriented, on white, RGB
+        pa.field("folder", pa.string()),  # last folder of the URI; a label in many corpora
+    ]
+)
+
+MEASURES_COMMON = [
+    pa.field("asset_id", ID, nullable=False),
+    pa.field("pdq_hash", pa.binary(32), nullable=False),
+    pa.field("pdq_quality", pa.int32(), nullable=False),
+    pa.field("luma_32", pa.binary(1024), nullable=False),  # 32 x 32 area means, row by row
+]
+
+
+def measures(names: list[str]) -> pa.Schema:
+    """One row an asset: the hashes that find copies, then one float64 column a measure."""
+    return pa.schema([*MEASURES_COMMON, *(pa.field(name, pa.float64(), nullable=False) for name in names)])
+
+
+def embeddings(dim: int) -> pa.Schema:
+    """One row an asset: id and L2-normalised float32 vector."""
+    return pa.schema(
+        [pa.field("asset_id", ID, nullable=False), pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)]
+    )
+
+
+QUALITY = pa.schema(
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("is_quarantined", pa.bool_(), nullable=False),
+        pa.field("failed", pa.list_(pa.string()), nullable=False),  # expectations this asset failed
+    ]
+)
+
+DUPLICATES = pa.schema(
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("group_id", ID, nullable=False),  # asset_id of the keeper
+        pa.field("component_id", ID, nullable=False),  # smallest asset_id connected by any chain of copies
+        pa.field("pixel_keeper", ID, nullable=False),  # smallest asset_id with the same pixels
+        pa.field("relation", pa.string(), nullable=False),  # single | keeper | same_pixels | near
+        pa.field("source_rows", pa.int32(), nullable=False),  # how many listed rows hold these bytes
+        pa.field("pdq_distance", pa.int32()),  # to the keeper, bits
+        pa.field("cosine", pa.float32()),  # similarity to the keeper
+        pa.field("luma_correlation", pa.float32()),
+    ]
+)
+
+NOVELTY = pa.schema(
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("novelty", pa.float32()),  # higher is more novel; null without a reference
+        pa.field("p_value", pa.float64()),
+        pa.field("q_value", pa.float64()),
+        pa.field("is_novel", pa.bool_(), nullable=False),
+        pa.field("nearest", pa.list_(ID), nullable=False),  # references, nearest first
+        pa.field("nearest_distance", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+
+MEMBERS = pa.schema(
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("width_px", pa.int32(), nullable=False),
+        pa.field("height_px", pa.int32(), nullable=False),
+        pa.field("group_id", ID, nullable=False),
+        pa.field("component_id", ID, nullable=False),
+        pa.field("report_id", ID, nullable=False),  # the quality report it passed
+        pa.field("novelty", pa.float32()),
+        pa.field("reason", pa.string(), nullable=False),  # why it is in
+        pa.field("pick", pa.int32(), nullable=False),  # order of selection, 0 first; -1 from the parent
+        pa.field("gain", pa.float64()),
+    ]
+)

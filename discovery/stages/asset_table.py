@@ -1,0 +1,74 @@
+"""The asset table: one row for each asset an index snapshot covers, with all that filters, quotas and pages use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from discovery.core.measures import MEASURES
+from discovery.errors import CorruptArtifact
+from discovery.stages.history import embedding_sets
+from discovery.types import DuplicateReport, IndexSnapshot, Manifest, NoveltyReport, QualityReport
+from discovery.workspace import Workspace
+
+LISTED = ("source_uri", "format", "width_px", "height_px", "size_bytes", "modified_at", "folder")
+
+
+def novelty_reports(snapshot: IndexSnapshot, ws: Workspace) -> list[NoveltyReport]:
+    """The newest novelty report of each manifest of a snapshot, oldest manifest first."""
+    newest: dict[str, NoveltyReport] = {}
+    for record in ws.catalog.records(NoveltyReport.stage):
+        if isinstance(record, NoveltyReport) and record.encoder_id == snapshot.encoder_id:
+            newest.setdefault(record.manifest_id, record)
+    return [newest[manifest_id] for manifest_id in snapshot.manifests if manifest_id in newest]
+
+
+def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyReport]) -> pa.Table:
+    """One row an asset, ascending by asset_id.
+
+    Columns: asset_id, source_uri (its first), format, width_px, height_px, size_bytes, modified_at, folder, category (the folder's
+    name), one a measure, group_id, component_id, is_keeper, novelty, p_value, q_value, is_novel, manifest_id, report_id.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for embedded in embedding_sets(snapshot, ws):
+        report = ws.store.load_record(QualityReport, embedded.report_id)
+        manifest = ws.store.load_record(Manifest, embedded.manifest_id)
+        if report is None or manifest is None:
+            raise CorruptArtifact(f"Embedding set {embedded.id} has lost its manifest or report. Run `discovery verify`.")
+        accepted = set(ws.store.read_table(embedded, "members")["asset_id"].to_pylist())
+        for row in ws.store.read_table(manifest, columns=["asset_id", *LISTED]).to_pylist():
+            if row["asset_id"] in accepted:
+                about = {"category": row["folder"], "manifest_id": manifest.id, "report_id": report.id}
+                rows.setdefault(row["asset_id"], {**row, **about})
+        for row in ws.store.read_table(report, "measures", ["asset_id", *sorted(MEASURES)]).to_pylist():
+            if row["asset_id"] in rows:
+                rows[row["asset_id"]].update(row)
+    _add_duplicates(rows, snapshot, ws)
+    for record in novelty:
+        for row in ws.store.read_table(record, columns=["asset_id", "novelty", "p_value", "q_value", "is_novel"]).to_pylist():
+            if row["asset_id"] in rows:
+                rows[row["asset_id"]].update(row)
+    return pa.Table.from_pylist([rows[asset_id] for asset_id in sorted(rows)], schema=_schema())
+
+
+def _add_duplicates(rows: dict[str, dict[str, Any]], snapshot: IndexSnapshot, ws: Workspace) -> None:
+    report = ws.store.load_record(DuplicateReport, snapshot.duplicates_id)
+    if report is None:
+        raise CorruptArtifact(f"Duplicate report {snapshot.duplicates_id} is missing. Run `discovery verify`.")
+    for row in ws.store.read_table(report, columns=["asset_id", "group_id", "component_id"]).to_pylist():
+        if row["asset_id"] in rows:
+            rows[row["asset_id"]].update(row, is_keeper=row["group_id"] == row["asset_id"], is_novel=False)
+
+
+def _schema() -> pa.Schema:
+    text, number = pa.string(), pa.float64()
+    return pa.schema(
+        [
+            ("asset_id", text), ("source_uri", text), ("format", text), ("width_px", pa.int32()), ("height_px", pa.int32()),
+            ("size_bytes", pa.int64()), ("modified_at", text), ("folder", text), ("category", text),
+            *((name, number) for name in sorted(MEASURES)),
+            ("group_id", text), ("component_id", text), ("is_keeper", pa.bool_()), ("novelty", number), ("p_value", number),
+            ("q_value", number), ("is_novel", pa.bool_()), ("manifest_id", text), ("report_id", text),
+        ]
+    )  # fmt: skip

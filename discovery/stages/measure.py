@@ -1,0 +1,59 @@
+"""Measures of assets: quality numbers and the hashes that find copies, computed once an asset, on the workers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from discovery import schemas
+from discovery.adapters.decode import decode, shrink
+from discovery.adapters.storage import table_to_parquet
+from discovery.addressing import content_id
+from discovery.core.measures import MEASURES, luma_thumbnail, measure_image
+from discovery.stages.shards import ShardTask, fill_missing, read_asset, worker_store
+from discovery.types import MeasureShard
+from discovery.workspace import Workspace
+
+MEASURED_PX = 512  # longer side; sharpness and PDQ depend on the scale, so it is fixed
+MEASURES_VERSION = 1  # raise it when a measure changes its value; all assets are then measured again
+
+
+def producer_id() -> str:
+    """Id of what makes a row: the measures' names and version."""
+    return content_id(["measures", MEASURES_VERSION, MEASURED_PX, sorted(MEASURES)])
+
+
+def measure(needed: dict[str, str], ws: Workspace) -> list[MeasureShard]:
+    """Shards with the measures of these assets (asset_id to source URI); only unmeasured ones are read."""
+    return fill_missing(MeasureShard, producer_id(), needed, measure_shard, ws)
+
+
+def measure_shard(task: ShardTask) -> MeasureShard:
+    """Measure the assets of one task and commit the shard; runs on a worker."""
+    store = worker_store(task.config.root, task.config.s3)
+    if (found := store.load_record(MeasureShard, task.key)) is not None:
+        return found
+    rows = [measure_asset(asset_id, read_asset(store, asset_id, uri)) for asset_id, uri in task.assets]
+    table = pa.Table.from_pylist(rows, schema=schemas.measures(sorted(MEASURES)))
+    file = store.put_file(MeasureShard.stage, task.key, "table", table_to_parquet(table), ".parquet", len(rows))
+    return store.commit(
+        MeasureShard(
+            id=task.key, inputs=(), created_at=task.created_at, files=(file,), producer=task.producer, assets=len(rows)
+        )
+    )
+
+
+def measure_asset(asset_id: str, data: bytes) -> dict[str, object]:
+    """One row of the measures table. Raises Undecodable when the bytes are no picture, which ingest had excluded."""
+    import pdqhash
+
+    image = shrink(decode(data, max_pixels=2**62, at_least_px=MEASURED_PX).image, MEASURED_PX)
+    pixels = np.ascontiguousarray(image)
+    bits, quality = pdqhash.compute(pixels)
+    return {
+        "asset_id": asset_id,
+        "pdq_hash": np.packbits(np.asarray(bits, dtype=np.uint8)).tobytes(),
+        "pdq_quality": int(quality),
+        "luma_32": luma_thumbnail(pixels).tobytes(),
+        **measure_image(pixels),
+    }

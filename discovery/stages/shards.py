@@ -1,0 +1,150 @@
+"""Per-asset results in shards: find what is missing, spread only that, keep each finished shard, never compute one twice."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from discovery.adapters.sources import read_object
+from discovery.adapters.storage import Store
+from discovery.addressing import sha256_hex, stage_key
+from discovery.config import Config, S3Config
+from discovery.errors import CorruptArtifact
+from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, MeasureShard
+from discovery.workspace import Workspace
+
+Shard = MeasureShard | EmbeddingShard
+ShardT = TypeVar("ShardT", MeasureShard, EmbeddingShard)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """A unit of work for a worker, small and picklable: which assets, and all it needs to commit the result itself."""
+
+    config: Config
+    key: str
+    producer: str
+    assets: tuple[tuple[str, str], ...]  # (asset_id, source_uri)
+    created_at: str
+
+
+@functools.lru_cache(maxsize=4)
+def worker_store(root: str, s3: S3Config) -> Store:
+    """One open store a worker process."""
+    return Store(root, s3)
+
+
+def read_asset(store: Store, asset_id: str, source_uri: str) -> bytes:
+    """The bytes of an asset, from the store or from its source when it stays there; CorruptArtifact when they changed."""
+    try:
+        return store.get_asset(asset_id)
+    except FileNotFoundError:
+        data = read_object(source_uri, store.s3)
+    if sha256_hex(data) != asset_id:
+        raise CorruptArtifact(f"{source_uri} changed since it was ingested as {asset_id[:12]}…. Ingest its source again.")
+    return data
+
+
+def sources_of(manifest: Manifest, ws: Workspace) -> dict[str, str]:
+    """asset_id to one source URI (the first in order) for each asset of a manifest."""
+    table = ws.store.read_table(manifest, columns=["asset_id", "source_uri"])
+    pairs = zip(table["asset_id"].to_pylist(), table["source_uri"].to_pylist(), strict=True)
+    found: dict[str, str] = {}
+    for asset_id, uri in pairs:
+        if asset_id and asset_id not in found:
+            found[asset_id] = uri
+    return found
+
+
+def fill_missing(
+    kind: type[ShardT], producer: str, needed: dict[str, str], run: Callable[[ShardTask], ShardT], ws: Workspace
+) -> list[ShardT]:
+    """Shards that together hold a row for every needed asset; only what no shard has yet is computed.
+
+    kind: the record class. producer: what computes a row (encoder_id, measures id). needed: asset_id to source URI. run: a
+    module-level function that makes and commits one shard. Tally: <stage>.computed and <stage>.reused, in assets.
+    """
+    holder = holders(kind, producer, ws)
+    missing = sorted(set(needed) - set(holder))
+    ws.tally[f"{kind.stage}.reused"] += len(needed) - len(missing)
+    size = ws.config.dask.shard_assets
+    tasks = []
+    for start in range(0, len(missing), size):
+        ids = missing[start : start + size]
+        key = stage_key(kind.stage, kind.version, {"producer": producer}, ids)
+        tasks.append(ShardTask(ws.config, key, producer, tuple((i, needed[i]) for i in ids), ws.clock()))
+    if tasks:
+        ws.report(f"{kind.stage}: {len(missing):,} assets in {len(tasks)} shards, {len(needed) - len(missing):,} known")
+    done = 0
+    for shard in ws.map_shards(run, tasks):
+        ws.catalog.add_record(shard)
+        ids = ws.store.read_table(shard, columns=["asset_id"])["asset_id"].to_pylist()
+        holder.update((asset_id, shard) for asset_id in ids)
+        done += len(ids)
+        ws.tally[f"{kind.stage}.computed"] += len(ids)
+        ws.report(f"{kind.stage}: {done:,} of {len(missing):,}")
+    used = {holder[asset_id].id: holder[asset_id] for asset_id in needed}
+    return [used[key] for key in sorted(used)]
+
+
+def holders(kind: type[ShardT], producer: str, ws: Workspace) -> dict[str, ShardT]:
+    """asset_id to the committed shard that holds its row.
+
+    Shards that workers committed but a killed driver never entered in the catalog are found by listing the store.
+    """
+    entered = {record.id: record for record in ws.catalog.records(kind.stage)}
+    for key in ws.store.committed_keys(kind.stage):
+        if key not in entered and (record := ws.store.load_record(kind, key)) is not None:
+            ws.catalog.add_record(record)
+            entered[key] = record
+    holder: dict[str, ShardT] = {}
+    for key in sorted(entered, reverse=True):  # the smallest id stays, when two hold an asset
+        record = entered[key]
+        if isinstance(record, kind) and record.producer == producer:
+            ids = ws.store.read_table(record, columns=["asset_id"])["asset_id"].to_pylist()
+            holder.update((asset_id, record) for asset_id in ids)
+    return holder
+
+
+def read_shards(shards: Sequence[Shard], wanted: Sequence[str], ws: Workspace) -> pa.Table:
+    """One row for each wanted asset, in that order; CorruptArtifact when a shard lacks one."""
+    tables = [ws.store.read_table(shard) for shard in shards]
+    if not tables:
+        return pa.table({"asset_id": pa.array([], pa.string())})
+    table = pa.concat_tables(tables)
+    position = {asset_id: row for row, asset_id in reversed(list(enumerate(table["asset_id"].to_pylist())))}
+    if absent := [asset_id for asset_id in wanted if asset_id not in position]:
+        raise CorruptArtifact(f"{len(absent)} assets have no row in their shards, first {absent[0]}. Run `discovery verify`.")
+    return table.take(pa.array([position[asset_id] for asset_id in wanted], pa.int64()))
+
+
+def load_vectors(sets: Sequence[EmbeddingSet], ws: Workspace) -> tuple[list[str], NDArray[np.float32]]:
+    """Ids, ascending, and (n, d) float32 unit vectors of every asset in these embedding sets."""
+    wanted: set[str] = set()
+    shards: dict[str, EmbeddingShard] = {}
+    for embedded in sets:
+        wanted.update(ws.store.read_table(embedded, "members")["asset_id"].to_pylist())
+        for key in embedded.shards:
+            if key not in shards:
+                shard = ws.store.load_record(EmbeddingShard, key)
+                if shard is None:
+                    raise CorruptArtifact(f"Embedding shard {key} is missing. Run `discovery verify`, then embed again.")
+                shards[key] = shard
+    ids = sorted(wanted)
+    table = read_shards(list(shards.values()), ids, ws)
+    if not ids:
+        return [], np.zeros((0, sets[0].dim if sets else 0), np.float32)
+    return ids, vectors_of(table)
+
+
+def vectors_of(table: pa.Table) -> NDArray[np.float32]:
+    """(n, d) float32 from the vector column, without a copy where Arrow allows."""
+    column = table["vector"].combine_chunks()
+    flat = column.flatten() if isinstance(column, pa.FixedSizeListArray) else column.combine_chunks().flatten()
+    return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(table), -1)

@@ -1,0 +1,257 @@
+"""The records that stages return: frozen, small, round-trip through JSON, each with the ids of what it was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+
+from discovery.addressing import canonical_json
+from discovery.errors import CorruptArtifact
+
+
+class Reason(StrEnum):
+    """Why a listed row could not become an asset; the closed list."""
+
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    UNREADABLE = "unreadable"
+    VANISHED = "vanished"
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether reading the same object again may succeed; the next run tries."""
+        return self in (Reason.UNREADABLE, Reason.VANISHED)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """One immutable file of a record: its name inside the record's folder, the SHA-256 of its bytes, and its size."""
+
+    role: str
+    name: str
+    sha256: str
+    size_bytes: int
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRef:
+    """One HNSW segment: the record that holds it, and how many vectors it has."""
+
+    id: str
+    elements: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a stage made. `id` is its key; `inputs` are the ids of the records it was made from."""
+
+    stage: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    id: str
+    inputs: tuple[str, ...]
+    created_at: str
+    files: tuple[FileRef, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, with the stage's name; safe for XCom."""
+        return {"stage": self.stage, **dataclasses.asdict(self)}
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        return canonical_json(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; CorruptArtifact when a field is missing, unknown or of another stage."""
+        if data.get("stage") != cls.stage:
+            raise CorruptArtifact(f"Expected a record of stage {cls.stage!r}, found {data.get('stage')!r}.")
+        hints = get_type_hints(cls)
+        fields = {field.name for field in dataclasses.fields(cls)}
+        given = {name: value for name, value in data.items() if name != "stage"}
+        if unknown := set(given) - fields:
+            raise CorruptArtifact(f"Record of stage {cls.stage!r} has unknown fields {sorted(unknown)}.")
+        try:
+            return cls(**{name: _revive(hints[name], value) for name, value in given.items()})
+        except TypeError as error:
+            raise CorruptArtifact(f"Record of stage {cls.stage!r} is incomplete: {error}.") from error
+
+    def file(self, role: str) -> FileRef:
+        """The file with that role; CorruptArtifact when the record has none."""
+        for ref in self.files:
+            if ref.role == role:
+                return ref
+        raise CorruptArtifact(f"Record {self.id} of stage {self.stage} has no file {role!r}.")
+
+
+def _revive(hint: Any, value: Any) -> Any:
+    """Tuples and nested records back from JSON lists and objects."""
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        inner = get_args(hint)[0]
+        return tuple(_revive(inner, item) for item in value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return hint(**value)
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(Record):
+    """One ingest. rows = assets' rows + rejected; `assets` are distinct; `new_assets` were in no manifest before this one."""
+
+    stage: ClassVar[str] = "ingest"
+    sources: tuple[str, ...]
+    listing: str
+    rows: int
+    assets: int
+    new_assets: int
+    rejected: int
+    rejections: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureShard(Record):
+    """Measures of a few assets, one row each."""
+
+    stage: ClassVar[str] = "measure"
+    producer: str
+    assets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingShard(Record):
+    """Vectors of a few assets by one encoder (`producer` is its encoder_id), one row each."""
+
+    stage: ClassVar[str] = "embed_shard"
+    producer: str
+    dim: int
+    assets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityReport(Record):
+    """The expectations of one manifest. A failed report is a value: the caller decides to stop."""
+
+    stage: ClassVar[str] = "check"
+    manifest_id: str
+    assets: int
+    quarantined: int
+    passed: bool
+    failed_expectations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingSet(Record):
+    """The vectors of every asset of one manifest that passed its report, as the shards that hold them."""
+
+    stage: ClassVar[str] = "embed"
+    manifest_id: str
+    report_id: str
+    encoder_id: str
+    dim: int
+    assets: int
+    shards: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateReport(Record):
+    """Groups over everything known up to one manifest. Exact: same bytes or pixels. Near: verified copies."""
+
+    stage: ClassVar[str] = "dedupe"
+    manifest_id: str
+    encoder_id: str
+    assets: int
+    exact_groups: int
+    near_groups: int
+    groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoveltyReport(Record):
+    """Novelty of one manifest's new assets against a reference; `reference_id` is empty on the first run."""
+
+    stage: ClassVar[str] = "score"
+    manifest_id: str
+    encoder_id: str
+    reference_id: str
+    candidates: int
+    references: int
+    calibration_rows: int
+    fdr: float
+    novel: int
+    shifted: bool
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment(Record):
+    """One immutable HNSW graph with its ids and vectors."""
+
+    stage: ClassVar[str] = "segment"
+    encoder_id: str
+    dim: int
+    space: str
+    elements: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSnapshot(Record):
+    """Segments that together answer a query, the manifests they cover, and the recall that was measured."""
+
+    stage: ClassVar[str] = "index"
+    encoder_id: str
+    dim: int
+    parent_id: str
+    generation: int
+    manifests: tuple[str, ...]
+    embeddings: tuple[str, ...]
+    duplicates_id: str
+    segments: tuple[SegmentRef, ...]
+    elements: int
+    ef_search: int
+    recall_at_10: float
+    recall_lower_bound: float
+    is_certified: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetVersion(Record):
+    """An immutable collection. `digest` is its content id: same spec over the same assets, same digest."""
+
+    stage: ClassVar[str] = "curate"
+    name: str
+    digest: str
+    spec: str
+    snapshot_id: str
+    encoder_id: str
+    assets: int
+    candidates: int
+    splits: dict[str, int]
+    optimality_bound: float | None
+    leaked: int
+    removed_for_leakage: int
+
+
+RECORDS: dict[str, type[Record]] = {
+    kind.stage: kind
+    for kind in (
+        Manifest, MeasureShard, EmbeddingShard, QualityReport, EmbeddingSet, DuplicateReport, NoveltyReport, Segment,
+        IndexSnapshot, DatasetVersion,
+    )
+}  # fmt: skip
+
+
+def record_from_json(text: str | bytes) -> Record:
+    """Any record back from its JSON; CorruptArtifact when it is not one."""
+    try:
+        data = json.loads(text)
+        kind = RECORDS[data["stage"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(f"Not a record: {text[:80]!r}. Run `discovery verify`.") from error
+    return kind.from_dict(data)
