@@ -88,6 +88,8 @@ class DedupeConfig(Section):
     pdq_min_quality: int = Field(50, ge=0, le=100, description="PDQ of flat pictures is noise; its authors keep quality > 49")
     min_cosine: float = Field(0.88, ge=-1, le=1, description="embedding similarity that proposes a pair")
     min_luma_correlation: float = Field(0.96, ge=-1, le=1, description="aligned 32 x 32 luma correlation that confirms it")
+    sure_cosine: float = Field(0.975, ge=-1, le=1, description="from here on a pair may be shifted a little, as by a crop")
+    sure_min_luma_correlation: float = Field(0.85, ge=-1, le=1, description="luma correlation that confirms such a pair")
 
 
 class NoveltyConfig(Section):

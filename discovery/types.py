@@ -197,6 +197,7 @@ class Segment(Record):
     encoder_id: str
     dim: int
     space: str
+    m: int
     elements: int
 
 

@@ -70,11 +70,14 @@ class HnswSegment:
         return data
 
     @classmethod
-    def from_bytes(cls, data: bytes, n: int, dim: int, config: IndexConfig) -> HnswSegment:
-        """Load bytes whose hash was checked. Raises CorruptArtifact when they cannot hold n vectors of that width."""
+    def from_bytes(cls, data: bytes, n: int, dim: int, m: int) -> HnswSegment:
+        """Load bytes whose hash was checked. Raises CorruptArtifact when they cannot hold n vectors of that width.
+
+        m: links a node, from the record of the segment, since the settings may have changed since it was built.
+        """
         import hnswlib
 
-        low, high = file_size(n, dim, config.m)
+        low, high = file_size(n, dim, m)
         if not low <= len(data) <= high:
             raise CorruptArtifact(f"A segment of {n} x {dim} has {low} to {high} bytes, found {len(data)}. Run `discovery verify`.")
         index = hnswlib.Index(space=SPACE, dim=dim)
@@ -85,8 +88,8 @@ class HnswSegment:
                 index.load_index(str(path), max_elements=n)
             except RuntimeError as error:
                 raise CorruptArtifact(f"hnswlib cannot load a segment: {error}. Run `discovery verify`.") from error
-        if index.element_count != n or index.M != config.m:
-            raise CorruptArtifact(f"A segment holds {index.element_count} vectors (M {index.M}), its record says {n} (M {config.m}).")
+        if index.element_count != n or index.M != m:
+            raise CorruptArtifact(f"A segment holds {index.element_count} vectors (M {index.M}), its record says {n} (M {m}).")
         return cls(index, n, dim)
 
     def query(self, queries: NDArray[np.float32], k: int, ef: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

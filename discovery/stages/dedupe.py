@@ -37,7 +37,8 @@ class _Assets:
 def dedupe(manifest: Manifest, embeddings: EmbeddingSet, ws: Workspace) -> DuplicateReport:
     """Groups over the manifest's assets and all that were indexed before it.
 
-    A pair is proposed by its perceptual hash or its embedding, and is an edge only when the aligned 32 x 32 luma agrees too.
+    A pair is proposed by its perceptual hash or its embedding, and is an edge only when the aligned 32 x 32 luma agrees too. A small
+    crop moves the luma, so pairs of very high cosine need less of it.
     """
     config = ws.config.dedupe
     before = snapshot_before(manifest, embeddings.encoder_id, ws)
@@ -107,7 +108,10 @@ def _edges(assets: _Assets, ws: Workspace) -> NDArray[np.int64]:
     by_hash, _ = hamming_pairs(assets.pdq, config.pdq_max_distance, assets.pdq_quality >= config.pdq_min_quality)
     by_vector, _ = cosine_pairs(assets.vectors, config.min_cosine)
     proposed = np.unique(np.concatenate([by_hash, by_vector]), axis=0)
-    verified = proposed[luma_correlation(assets.luma, proposed) >= config.min_luma_correlation]
+    luma = luma_correlation(assets.luma, proposed)
+    cosine = np.einsum("ij,ij->i", assets.vectors[proposed[:, 0]], assets.vectors[proposed[:, 1]])
+    shifted = (cosine >= config.sure_cosine) & (luma >= config.sure_min_luma_correlation)
+    verified = proposed[(luma >= config.min_luma_correlation) | shifted]
     first: dict[str, int] = {}
     same = [(first.setdefault(pixels, row), row) for row, pixels in enumerate(assets.pixel_sha256)]
     same_pixels = np.array([pair for pair in same if pair[0] != pair[1]], np.int64).reshape(-1, 2)

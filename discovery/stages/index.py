@@ -18,7 +18,7 @@ from discovery.core.conformal import calibration_mask
 from discovery.core.knn import exact_knn
 from discovery.core.recall import choose_ef, recall_at_k
 from discovery.errors import CorruptArtifact, DiscoveryError, EncoderMismatch
-from discovery.stages.history import embedding_sets, head_snapshot, members_of, snapshot_before
+from discovery.stages.history import embedding_sets, head_snapshot, load_snapshot, members_of, snapshot_before
 from discovery.stages.shards import load_vectors, vectors_of
 from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, Segment, SegmentRef
 from discovery.workspace import Workspace
@@ -48,18 +48,38 @@ def index(manifest: Manifest, embeddings: EmbeddingSet, duplicates: DuplicateRep
     for _ in range(SWAP_ATTEMPTS):
         head = head_snapshot(embeddings.encoder_id, ws)
         before = snapshot_before(manifest, embeddings.encoder_id, ws)
-        snapshot = _snapshot(manifest, embeddings, duplicates, before, ws)
+        parent = before
         if head is not None and manifest.id in head.manifests:
-            return snapshot
-        if ws.catalog.swap_head(embeddings.encoder_id, snapshot.id, before.id if before else ""):
+            is_newest = head.manifests[-1] == manifest.id
+            if not is_newest or (head.embeddings[-1], head.duplicates_id) == (embeddings.id, duplicates.id):
+                return _made_for(embeddings, duplicates, head, before, ws)
+            parent = head  # the newest batch again, under other settings: its snapshot is succeeded by a revised one
+        snapshot = _snapshot(manifest, embeddings, duplicates, before, parent, ws)
+        if ws.catalog.swap_head(embeddings.encoder_id, snapshot.id, parent.id if parent else ""):
             return snapshot
     raise DiscoveryError(f"The index of {embeddings.encoder_id} changed {SWAP_ATTEMPTS} times while this batch was added. Run again.")
 
 
-def _snapshot(
-    manifest: Manifest, embeddings: EmbeddingSet, duplicates: DuplicateReport, before: IndexSnapshot | None, ws: Workspace
+def _made_for(
+    embeddings: EmbeddingSet, duplicates: DuplicateReport, head: IndexSnapshot, before: IndexSnapshot | None, ws: Workspace
 ) -> IndexSnapshot:
-    key = ws.key(IndexSnapshot, [ws.config.index], [before.id if before else "", embeddings.id, duplicates.id])
+    """The snapshot that first brought these results in, between `before` and the head; the head when none did."""
+    found, snapshot = head, head
+    while snapshot.id != (before.id if before else ""):
+        if snapshot.embeddings[-1] == embeddings.id and snapshot.duplicates_id == duplicates.id:
+            found = snapshot
+        if not snapshot.parent_id:
+            break
+        snapshot = load_snapshot(snapshot.parent_id, ws)
+    return found
+
+
+def _snapshot(
+    manifest: Manifest, embeddings: EmbeddingSet, duplicates: DuplicateReport, before: IndexSnapshot | None,
+    parent: IndexSnapshot | None, ws: Workspace,
+) -> IndexSnapshot:  # fmt: skip
+    """What `before` has, plus the manifest; `parent` is the head that the new snapshot succeeds."""
+    key = ws.key(IndexSnapshot, [ws.config.index], [parent.id if parent else "", embeddings.id, duplicates.id])
     if (found := ws.find(IndexSnapshot, key)) is not None:
         return found
     segments = list(before.segments) if before else []
@@ -70,7 +90,7 @@ def _snapshot(
         segment = build_segment([ids[row] for row in rows], vectors[rows], embeddings.encoder_id, ws)
         segments.append(SegmentRef(segment.id, segment.elements))
     return commit_snapshot(
-        key, segments, embeddings.encoder_id, embeddings.dim, before,
+        key, segments, embeddings.encoder_id, embeddings.dim, parent,
         manifests=(*(before.manifests if before else ()), manifest.id),
         embeddings=(*(before.embeddings if before else ()), embeddings.id), duplicates_id=duplicates.id, ws=ws,
     )  # fmt: skip
@@ -111,7 +131,8 @@ def build_segment(ids: list[str], vectors: NDArray[np.float32], encoder_id: str,
     ws.tally["index.inserted"] += len(ids)
     return ws.commit(
         Segment(
-            id=key, inputs=(), created_at=ws.clock(), files=files, encoder_id=encoder_id, dim=dim, space=SPACE, elements=len(ids)
+            id=key, inputs=(), created_at=ws.clock(), files=files, encoder_id=encoder_id, dim=dim, space=SPACE, m=config.m,
+            elements=len(ids),
         )
     )
 
@@ -190,11 +211,11 @@ def open_segment(ref: SegmentRef, encoder_id: str, ws: Workspace) -> OpenSegment
         raise CorruptArtifact(f"Index segment {ref.id} is missing. Run `discovery verify`, then `discovery index`.")
     if segment.encoder_id != encoder_id or segment.space != SPACE:
         raise EncoderMismatch(f"Segment {ref.id[:12]}… holds {segment.encoder_id} vectors in {segment.space}, not {encoder_id}.")
-    return _load_segment(ws.store, segment, ws.config.index)
+    return _load_segment(ws.store, segment)
 
 
 @functools.lru_cache(maxsize=64)
-def _load_segment(store: Store, segment: Segment, config: IndexConfig) -> OpenSegment:
-    graph = HnswSegment.from_bytes(store.read_file(segment, "segment"), segment.elements, segment.dim, config)
+def _load_segment(store: Store, segment: Segment) -> OpenSegment:
+    graph = HnswSegment.from_bytes(store.read_file(segment, "segment"), segment.elements, segment.dim, segment.m)
     table = store.read_table(segment)
     return OpenSegment(table["asset_id"].to_pylist(), vectors_of(table), graph)

@@ -1,0 +1,211 @@
+"""Our launcher: MLflow, a Dask cluster and Airflow's four components on 127.0.0.1, started together and stopped without orphans.
+
+`airflow standalone` listens on 0.0.0.0 and leaves its children behind on SIGTERM, and a Dask cluster cannot be a child of a task; so
+all are children of this process, found again by a mark in their environment even when the launcher itself was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from discovery.airflow.client import AirflowClient
+from discovery.airflow.environment import airflow_environment, discovery_environment, load_secrets
+from discovery.airflow.processes import MARKER, Service, free_port, sweep_marked, tail, wait_until
+from discovery.config import Config, load_config
+from discovery.errors import ConfigError, DiscoveryError
+
+READY_S = 180.0
+STOP_S = 20.0
+
+
+class Stack:
+    """All services of one home. `start` returns when they are healthy; `stop` when none is left."""
+
+    def __init__(self, config: Config, *, home: Path | None = None, report: Callable[[str], None] = print) -> None:
+        self.home = (home or config.local_folder / "services").absolute()
+        self.report = report
+        self.services: list[Service] = []
+        self.airflow_port = free_port(int(os.environ.get("AIRFLOW__API__PORT", "8080")))
+        self.mark = str(self.home)
+        self.starts_mlflow = not config.mlflow.tracking_uri
+        self.starts_dask = not config.dask.scheduler
+        changes: dict[str, Any] = {"root": config.root if config.is_remote else str(config.local_folder)}
+        if self.starts_mlflow:
+            self.mlflow_port = free_port(5000)
+            changes["mlflow"] = {"tracking_uri": f"http://127.0.0.1:{self.mlflow_port}"}
+        if self.starts_dask:
+            self.dask_port = free_port(8786)
+            changes["dask"] = {"scheduler": f"tcp://127.0.0.1:{self.dask_port}"}
+        self.config = config.replace(**changes)
+        self._lock: Any = None
+
+    @property
+    def airflow_url(self) -> str:
+        """Where the Airflow UI is."""
+        return f"http://127.0.0.1:{self.airflow_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Where MLflow is."""
+        return self.config.mlflow.public_url or self.config.mlflow.tracking_uri
+
+    def password(self, user: str = "admin") -> str:
+        """The generated password of a login."""
+        return load_secrets(self.home).passwords[user]
+
+    def client(self) -> AirflowClient:
+        """A client that is logged in as admin."""
+        return AirflowClient(self.airflow_url, "admin", self.password())
+
+    def start(self) -> None:
+        """Start everything and wait until it is healthy. Raises ConfigError when this home runs already, ServiceDied with a log."""
+        self._take_lock()
+        if swept := sweep_marked(self.mark):
+            self.report(f"ended {swept} processes that an earlier launcher left behind")
+        try:
+            plain = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
+            helper = {**plain, **discovery_environment(self.config), MARKER: self.mark}
+            environment = {**airflow_environment(self.home, self.config, self.airflow_port, os.environ), MARKER: self.mark}
+            if self.starts_mlflow:
+                self._start_mlflow(helper)
+            if self.starts_dask:
+                self._start_dask(helper)
+            self._migrate(environment)
+            airflow = [sys.executable, "-m", "airflow"]
+            self._start("airflow-api-server", [*airflow, "api-server"], environment)
+            # without --skip-serve-logs these two listen on 0.0.0.0
+            self._start("airflow-scheduler", [*airflow, "scheduler", "--skip-serve-logs"], environment)
+            self._start("airflow-dag-processor", [*airflow, "dag-processor"], environment)
+            self._start("airflow-triggerer", [*airflow, "triggerer", "--skip-serve-logs"], environment)
+            wait_until(self._is_ready, self.services, READY_S, "The stack")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End every service, Airflow first, then whatever of this stack is still there."""
+        for service in reversed(self.services):
+            service.terminate()
+        deadline = time.monotonic() + STOP_S
+        for service in self.services:
+            service.wait(max(0.1, deadline - time.monotonic()))
+        sweep_marked(self.mark)
+        for service in self.services:
+            service.wait(5)
+        self.services.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def require_alive(self) -> None:
+        """Raises ServiceDied when a service ended."""
+        for service in self.services:
+            service.require_alive()
+
+    def _take_lock(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        lock = open(self.home / "stack.lock", "w")  # noqa: SIM115 - held until stop
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise ConfigError(f"A stack runs in {self.home} already. Stop it, or use another root.") from error
+        self._lock = lock
+
+    def _start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        self.services.append(Service(name, command, environment, self.home / "logs" / f"{name}.log", self.home))
+
+    def _start_mlflow(self, environment: dict[str, str]) -> None:
+        folder = self.config.local_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._start(
+            "mlflow",
+            [
+                sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.mlflow_port), "--workers", "1",
+                "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", (folder / "mlartifacts").as_uri(),
+            ],
+            environment,
+        )  # fmt: skip
+
+    def _start_dask(self, environment: dict[str, str]) -> None:
+        address = f"127.0.0.1:{self.dask_port}"
+        environment = {**environment, "OMP_NUM_THREADS": "1"}
+        scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", f"tcp://{address}", "--no-dashboard"]
+        self._start("dask-scheduler", scheduler, environment)
+        workers = str(self.config.dask.workers or os.cpu_count() or 1)
+        scratch = self.home / "dask"
+        scratch.mkdir(exist_ok=True)
+        worker = [
+            sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nworkers", workers, "--nthreads", "1", "--host",
+            "127.0.0.1", "--no-dashboard", "--local-directory", str(scratch), "--death-timeout", "60",
+        ]  # fmt: skip
+        self._start("dask-workers", worker, environment)
+
+    def _migrate(self, environment: dict[str, str]) -> None:
+        log = self.home / "logs" / "airflow-db-migrate.log"
+        with open(log, "ab") as output:
+            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            code = subprocess.run(command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False).returncode
+        if code:
+            raise DiscoveryError(f"airflow db migrate ended with code {code}. The end of {log}:\n{tail(log)}")
+
+    def _is_ready(self) -> bool:
+        try:
+            health = httpx.get(f"{self.airflow_url}/api/v2/monitor/health", timeout=5).json()
+            healthy = all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor"))
+            return healthy and (not self.starts_mlflow or httpx.get(f"{self.mlflow_url}/health", timeout=5).is_success)
+        except (httpx.HTTPError, KeyError, ValueError):
+            return False
+
+
+def main() -> int:
+    """Run the stack in the foreground until Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--root", help="where everything is kept")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        config = load_config()
+        stack = Stack(config.replace(root=options.root) if options.root else config)
+        print(f"Starting Airflow, MLflow and Dask (logs in {stack.home / 'logs'}) …", flush=True)
+        stack.start()
+        print_addresses(stack)
+        try:
+            while True:
+                time.sleep(1)
+                stack.require_alive()
+        finally:
+            print("Stopping …", flush=True)
+            stack.stop()
+    except DiscoveryError as error:
+        print(f"discovery: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 0
+
+
+def interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends the stack as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def print_addresses(stack: Stack) -> None:
+    """Where things are, and the login."""
+    print(f"Airflow    {stack.airflow_url}    login admin, password {stack.password()}")
+    print(f"Discovery  {stack.airflow_url}/plugin/discovery")
+    print(f"MLflow     {stack.mlflow_url}/?workflowType=machine_learning", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,343 @@
+"""Bodies of the Airflow tasks: the only module that knows XCom, where records travel as small dicts of ids, counts and names.
+
+Each body opens a workspace, revives its inputs, calls one stage, logs the counts as its last line and returns the record. What a person
+must correct (a wrong source, spec or setting) fails at once; anything else is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from discovery.errors import UsageError
+
+if TYPE_CHECKING:
+    from discovery.spec import CollectionSpec
+    from discovery.types import DuplicateReport, EmbeddingSet, Manifest, Record
+    from discovery.workspace import Workspace
+
+Json = dict[str, Any]
+log = logging.getLogger(__name__)
+BATCH = "batch"  # kind of the catalog names that lead from a batch id to its manifest
+
+
+@contextmanager
+def task_workspace(params: Mapping[str, Any] | None = None) -> Iterator[Workspace]:
+    """A workspace with the form's settings over the configured ones; usage errors become failures without retry."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from discovery.config import load_config
+    from discovery.workspace import open_workspace
+
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    try:
+        config = load_config().replace(**settings_of(params or {}))
+        with open_workspace(config, report=log.info) as ws:
+            yield ws
+    except UsageError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+FORM_SETTINGS = {
+    "fdr": ("novelty", "fdr"),
+    "encoder": ("encoder", "name"),
+    "weights": ("encoder", "weights"),
+    "min_side_px": ("check", "min_side_px"),
+    "max_quarantined": ("check", "max_quarantined"),
+    "max_rejected": ("check", "max_rejected"),
+}
+
+
+def settings_of(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings a form overrides; empty fields leave what is configured.
+
+    >>> settings_of({"fdr": 0.2, "encoder": ""})
+    {'novelty': {'fdr': 0.2}}
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for field, (section, key) in FORM_SETTINGS.items():
+        value = params.get(field)
+        if value not in (None, ""):
+            settings.setdefault(section, {})[key] = value
+    return settings
+
+
+def sources_of_form(text: str) -> list[str]:
+    """Sources as typed: one a line, or separated by commas.
+
+    >>> sources_of_form("/photos, s3://bucket/x")
+    ['/photos', 's3://bucket/x']
+    """
+    return [part.strip() for part in re.split(r"[\n,]", text) if part.strip()]
+
+
+# one body a stage
+
+
+def ingest(params: Mapping[str, Any], batch: str = "") -> Json:
+    """Manifest of the form's sources, named as the batch when there is one."""
+    from discovery.stages.ingest import ingest as stage
+
+    with task_workspace(params) as ws:
+        sources = sources_of_form(str(params.get("source") or "")) or list(ws.config.schedule.sources)
+        manifest = stage(sources, ws)
+        if batch:
+            ws.catalog.set_name(BATCH, batch, manifest.id)
+        return done(manifest, ws, rows=manifest.rows, assets=manifest.assets, new=manifest.new_assets, rejected=manifest.rejected)
+
+
+def check(params: Mapping[str, Any], manifest: Json) -> Json:
+    """Quality report; fails, without retry, when the batch missed its expectations (the report is committed before)."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from discovery.pipeline import QualityFailed, require_quality
+    from discovery.stages.check import check as stage
+
+    with task_workspace(params) as ws:
+        batch = _manifest(manifest)
+        report = stage(batch, ws)
+        answer = done(report, ws, assets=report.assets, quarantined=report.quarantined, passed=report.passed)
+        try:
+            require_quality(batch, report)
+        except QualityFailed as error:
+            raise AirflowFailException(str(error)) from error
+        return answer
+
+
+def embed(params: Mapping[str, Any], manifest: Json, report: Json) -> Json:
+    """Embedding set of the manifest."""
+    from discovery.stages.embed import embed as stage
+    from discovery.types import QualityReport
+
+    with task_workspace(params) as ws:
+        embeddings = stage(_manifest(manifest), QualityReport.from_dict(report), ws)
+        counts = {"computed": ws.tally["embed_shard.computed"], "reused": ws.tally["embed_shard.reused"]}
+        return done(embeddings, ws, assets=embeddings.assets, **counts)
+
+
+def dedupe(params: Mapping[str, Any], manifest: Json, embeddings: Json) -> Json:
+    """Duplicate report."""
+    from discovery.stages.dedupe import dedupe as stage
+
+    with task_workspace(params) as ws:
+        report = stage(_manifest(manifest), _embeddings(embeddings), ws)
+        return done(report, ws, assets=report.assets, exact_groups=report.exact_groups, near_groups=report.near_groups)
+
+
+def score(params: Mapping[str, Any], manifest: Json, embeddings: Json, duplicates: Json) -> Json:
+    """Novelty report."""
+    from discovery.stages.score import score as stage
+
+    with task_workspace(params) as ws:
+        reference = str(params.get("reference") or "")
+        report = stage(_manifest(manifest), _embeddings(embeddings), _duplicates(duplicates), ws, reference)
+        return done(report, ws, candidates=report.candidates, novel=report.novel, shifted=report.shifted, note=report.note or "-")
+
+
+def index(params: Mapping[str, Any], manifest: Json, embeddings: Json, duplicates: Json) -> Json:
+    """Index snapshot that holds the manifest."""
+    from discovery.stages.index import index as stage
+
+    with task_workspace(params) as ws:
+        snapshot = stage(_manifest(manifest), _embeddings(embeddings), _duplicates(duplicates), ws)
+        recall = {"recall_at_10": round(snapshot.recall_at_10, 4), "lower_bound": round(snapshot.recall_lower_bound, 4)}
+        return done(snapshot, ws, elements=snapshot.elements, segments=len(snapshot.segments), ef=snapshot.ef_search, **recall)
+
+
+def curate(params: Mapping[str, Any], snapshot: Json | None = None) -> Json:
+    """Dataset version from the form's spec, or its name and budget; `snapshot` only orders the tasks."""
+    from discovery.stages.curate import curate as stage
+
+    with task_workspace(params) as ws:
+        version = stage(spec_of_form(params), ws)
+        return done(version, ws, name=version.name, assets=version.assets, leaked=version.leaked, digest=version.digest[:16])
+
+
+def preview(params: Mapping[str, Any]) -> Json:
+    """What the form's spec would give, committing nothing."""
+    from discovery.stages.curate import preview as stage
+
+    with task_workspace(params) as ws:
+        version, removed = stage(spec_of_form(params), ws)
+        log.info("preview: %s assets of %s candidates, splits %s, removed %s", version.assets, version.candidates, version.splits, removed)
+        return {"name": version.name, "assets": version.assets, "candidates": version.candidates, "splits": version.splits, "removed": removed}
+
+
+def publish(params: Mapping[str, Any], version: Json, records: Mapping[str, Json] | None = None, context: Any = None) -> Json:
+    """The version in MLflow, and the run that made it; the page's address goes to XCom for the task's button."""
+    from discovery.publish import publish_run, publish_version
+    from discovery.types import DatasetVersion, record_from_json
+
+    tags = airflow_tags(context)
+    with task_workspace(params) as ws:
+        if records:
+            publish_run({stage: record_from_json(_text(record)) for stage, record in records.items()}, ws, tags)
+        published = publish_version(DatasetVersion.from_dict(version), ws, tags)
+    if context is not None:
+        context["ti"].xcom_push(key="mlflow_run_url", value=published.url)
+    log.info("publish: %s@%s, digest %s, %s", published.name, published.number, published.digest, published.url)
+    return {
+        "name": published.name, "number": published.number, "digest": published.digest, "mlflow_run_id": published.mlflow_run_id,
+        "url": published.url,
+    }  # fmt: skip
+
+
+# for the scheduled chain
+
+
+def batch_manifest(batch: str) -> Json:
+    """The manifest of a batch id. Fails without retry when the batch was never ingested."""
+    from discovery.errors import UnknownRecord
+
+    with task_workspace() as ws:
+        manifest_id = ws.catalog.get_name(BATCH, batch)
+        if manifest_id is None:
+            raise UnknownRecord(f"No batch {batch!r} was ingested. Trigger ingest_batch first.")
+        return ws.catalog.get_record(manifest_id).to_dict()
+
+
+def batch_embeddings(batch: str) -> Json:
+    """The embedding set of a batch id, made by embed_batch."""
+    from discovery.errors import UnknownRecord
+    from discovery.types import EmbeddingSet
+
+    manifest = batch_manifest(batch)
+    with task_workspace() as ws:
+        for record in ws.catalog.records(EmbeddingSet.stage):
+            if isinstance(record, EmbeddingSet) and record.manifest_id == manifest["id"]:
+                return record.to_dict()
+        raise UnknownRecord(f"Batch {batch!r} has no embeddings yet. Trigger embed_batch for it first.")
+
+
+def refresh(context: Any = None) -> list[Json]:
+    """Curate and publish every spec of schedule.collections over the current index; none configured is said and is no failure."""
+    import fsspec
+
+    from discovery.publish import publish_version
+    from discovery.spec import parse_spec
+    from discovery.stages.curate import curate as stage
+
+    answers: list[Json] = []
+    with task_workspace() as ws:
+        uris = ws.config.schedule.collections
+        if not uris:
+            log.info("refresh: schedule.collections is empty, so there is nothing to keep up to date")
+        for uri in uris:
+            with fsspec.open(uri, "rt") as handle:
+                spec = parse_spec(handle.read(), uri)
+            published = publish_version(stage(spec, ws), ws, airflow_tags(context))
+            log.info("refresh: %s@%s, digest %s, %s", published.name, published.number, published.digest, published.url)
+            answers.append({"name": published.name, "number": published.number, "digest": published.digest, "mlflow_run_id": published.mlflow_run_id})
+    return answers
+
+
+def maintain(compact: bool = False) -> Json:
+    """Merge segments when there are many; the snapshot that is current then."""
+    from discovery.stages.maintain import maintain as stage
+
+    with task_workspace() as ws:
+        snapshot = stage(ws, compact=compact)
+        return done(snapshot, ws, elements=snapshot.elements, segments=len(snapshot.segments))
+
+
+def audit() -> Json:
+    """Measure the recall of the current index again; fails when its bound is under the target."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from discovery.stages.maintain import audit_recall
+
+    with task_workspace() as ws:
+        snapshot, measured = audit_recall(ws)
+        log.info("audit: recall@10 %.4f, at least %.4f, ef %s", measured.recall, measured.lower_bound, measured.ef)
+        if not measured.certified:
+            raise AirflowFailException(
+                f"Recall of index {snapshot.id[:12]}… is certified only to {measured.lower_bound:.4f}, the target is "
+                f"{ws.config.index.recall_target}. Raise index.m or index.ef_construction, and compact."
+            )
+        return {"index_id": snapshot.id, "recall_at_10": measured.recall, "recall_lower_bound": measured.lower_bound}
+
+
+def sweep() -> Json:
+    """Remove files that no record names."""
+    from discovery.stages.verify import sweep as stage
+
+    with task_workspace() as ws:
+        result = stage(ws)
+        log.info("sweep: %s files, %s bytes removed", result.removed, result.bytes)
+        return {"removed": result.removed, "bytes": result.bytes}
+
+
+# helpers
+
+
+def spec_of_form(params: Mapping[str, Any]) -> CollectionSpec:
+    """The spec in YAML when the form has one (its budget overridden by the form's), else name and budget. Raises SpecError."""
+    from discovery.spec import CollectionSpec, parse_spec
+
+    text = str(params.get("spec") or "").strip()
+    if not text:
+        return parse_spec(f"name: {params.get('collection')}\nbudget: {params.get('budget')}\n", "form")
+    if "\n" not in text and text.endswith((".yaml", ".yml")):
+        import fsspec
+
+        with fsspec.open(text, "rt") as handle:
+            spec = parse_spec(handle.read(), text)
+    else:
+        spec = parse_spec(text, "form: spec")
+    override = params.get("budget_override")
+    return CollectionSpec.model_validate({**spec.model_dump(), "budget": override}) if override else spec
+
+
+def airflow_tags(context: Any) -> dict[str, str]:
+    """Tags that lead from an MLflow run back to the Airflow run."""
+    if context is None:
+        return {}
+    ti = context["ti"]
+    return {"airflow.dag_id": ti.dag_id, "airflow.run_id": ti.run_id, "airflow.try_number": str(ti.try_number)}
+
+
+def done(record: Record, ws: Workspace, **counts: Any) -> Json:
+    """Log the counts, the last line of a task's log, and give the record as XCom."""
+    log.info("%s: %s, record %s", record.stage, ", ".join(f"{name} {value}" for name, value in counts.items()), record.id)
+    return record.to_dict()
+
+
+def dataset_event(published: Mapping[str, Any]) -> Json:
+    """What the event of a dataset version carries."""
+    return {name: published[name] for name in ("name", "number", "digest", "mlflow_run_id")}
+
+
+def slug(text: str) -> str:
+    """A batch id from a run id: letters, digits, dots, dashes.
+
+    >>> slug("manual__2026-01-01T00:00:00+00:00")
+    'manual-2026-01-01T00-00-00-00-00'
+    """
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
+
+
+def _text(record: Json) -> str:
+    from discovery.addressing import canonical_json
+
+    return canonical_json(record)
+
+
+def _manifest(data: Json) -> Manifest:
+    from discovery.types import Manifest
+
+    return Manifest.from_dict(data)
+
+
+def _embeddings(data: Json) -> EmbeddingSet:
+    from discovery.types import EmbeddingSet
+
+    return EmbeddingSet.from_dict(data)
+
+
+def _duplicates(data: Json) -> DuplicateReport:
+    from discovery.types import DuplicateReport
+
+    return DuplicateReport.from_dict(data)
