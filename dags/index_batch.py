@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from airflow.sdk import PartitionedAssetTimetable, dag, task
+
 from discovery.airflow import tasks
 from discovery.airflow.assets import EMBEDDINGS, INDEX
 from discovery.airflow.defaults import TAGS, TASK_DEFAULTS
 
 
 @dag(
-    dag_id="index_batch", schedule=PartitionedAssetTimetable(assets=EMBEDDINGS), catchup=False, max_active_runs=1,
-    default_args=TASK_DEFAULTS, tags=TAGS,
+    dag_id="index_batch",
+    schedule=PartitionedAssetTimetable(assets=EMBEDDINGS),
+    catchup=False,
+    max_active_runs=1,
+    default_args=TASK_DEFAULTS,
+    tags=TAGS,
     doc_md="Consumes `embeddings`, emits `index`. One at a time, since novelty is scored against what was indexed before.",
 )
 def index_batch() -> None:
@@ -30,7 +35,10 @@ def index_batch() -> None:
     def index(found, novelty, dag_run=None, outlet_events=None):
         snapshot = tasks.index({}, found["manifest"], found["embeddings"], found["duplicates"])
         outlet_events[INDEX].extra = {
-            "batch": dag_run.partition_key, "index_id": snapshot["id"], "elements": snapshot["elements"], "novel": novelty["novel"],
+            "batch": dag_run.partition_key,
+            "index_id": snapshot["id"],
+            "elements": snapshot["elements"],
+            "novel": novelty["novel"],
             "recall_lower_bound": snapshot["recall_lower_bound"],
         }
         return snapshot

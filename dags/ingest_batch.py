@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import CronPartitionTimetable, Param, PartitionedAtRuntime, dag, task
+
 from discovery.airflow import tasks
 from discovery.airflow.assets import MANIFEST
 from discovery.airflow.defaults import TAGS, TASK_DEFAULTS
@@ -10,13 +11,24 @@ from discovery.config import load_config
 
 SCHEDULE = load_config().schedule
 PARAMS = {
-    "source": Param("", type=["null", "string"], format="multiline", title="Source", description="Empty: the sources of [schedule] in discovery.toml"),
+    "source": Param(
+        "",
+        type=["null", "string"],
+        format="multiline",
+        title="Source",
+        description="Empty: the sources of [schedule] in discovery.toml",
+    ),
     "batch": Param("", type=["null", "string"], title="Batch id", description="Empty: made from the run"),
 }
 
 
 @dag(
-    dag_id="ingest_batch", catchup=False, max_active_runs=1, params=PARAMS, default_args=TASK_DEFAULTS, tags=TAGS,
+    dag_id="ingest_batch",
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    default_args=TASK_DEFAULTS,
+    tags=TAGS,
     schedule=CronPartitionTimetable(SCHEDULE.ingest, timezone="UTC") if SCHEDULE.sources else PartitionedAtRuntime(),
     doc_md="Reads what is new in the scheduled sources and emits `manifest`, partitioned by batch id. Without `[schedule] sources` it runs when triggered.",
 )
@@ -29,7 +41,12 @@ def ingest_batch() -> None:
         batch = tasks.slug(params.get("batch") or inherited or dag_run.run_id)
         manifest = tasks.ingest(params, batch)
         event = outlet_events[MANIFEST]
-        event.extra = {"batch": batch, "manifest_id": manifest["id"], "assets": manifest["assets"], "rejected": manifest["rejected"]}
+        event.extra = {
+            "batch": batch,
+            "manifest_id": manifest["id"],
+            "assets": manifest["assets"],
+            "rejected": manifest["rejected"],
+        }
         if batch != inherited:
             event.add_partitions([batch])
         return manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, task
+
 from discovery.airflow import tasks
 from discovery.airflow.defaults import TAGS, TASK_DEFAULTS
 from discovery.config import load_config
@@ -11,8 +12,13 @@ PARAMS = {"compact": Param(False, type="boolean", title="Compact now", descripti
 
 
 @dag(
-    dag_id="maintain_index", schedule=CronTriggerTimetable(load_config().schedule.maintain, timezone="UTC"), catchup=False, max_active_runs=1,
-    params=PARAMS, default_args=TASK_DEFAULTS, tags=TAGS,
+    dag_id="maintain_index",
+    schedule=CronTriggerTimetable(load_config().schedule.maintain, timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    default_args=TASK_DEFAULTS,
+    tags=TAGS,
     doc_md="Merges the segments of the index when there are many, measures recall against exact search and fails under the target, and removes files that no record names.",
 )
 def maintain_index() -> None:

@@ -85,7 +85,7 @@ def run_chain(stack: Stack, corpus: Path, started: float) -> dict[str, dict[str,
     client = stack.client()
     seconds: dict[str, dict[str, float]] = {}
     try:
-        runs = [
+        runs: list[tuple[str, str, dict[str, object]]] = [
             ("batch-1", "visual_discovery", {"source": str(corpus / "batch-1"), "collection": "demo", "budget": 200}),
             ("batch-2", "visual_discovery", {"source": str(corpus / "batch-2"), "collection": "demo", "budget": 200}),
             ("collection", "curate_collection", {"spec": SPEC}),

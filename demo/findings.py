@@ -39,9 +39,27 @@ def compare(
     called = set(novel)
     share = len(called - family) / max(len(called), 1)
     return [
-        Finding("unreadable files", len(bad), sum(path in rejected for path in bad), len(set(rejected) - set(bad)), "rejected, each with its reason"),
+        Finding(
+            "unreadable files",
+            len(bad),
+            sum(path in rejected for path in bad),
+            len(set(rejected) - set(bad)),
+            "rejected, each with its reason",
+        ),
         Finding("exact copies", len(truth.exact_copies), len(exact), 0, "same bytes, one asset"),
-        Finding("near copies", len(truth.near_copies), len(near), max(0, near_groups - len(near)), "others: copies that were in the sources already"),
+        Finding(
+            "near copies",
+            len(truth.near_copies),
+            len(near),
+            max(0, near_groups - len(near)),
+            "others: copies that were in the sources already",
+        ),
         Finding("blank pictures", len(truth.blank), len(blank & set(quarantined)), len(set(quarantined) - blank), "quarantined"),
-        Finding("novel family", len(family), len(family & called), len(called - family), f"{share:.0%} of the discoveries are not of the family"),
+        Finding(
+            "novel family",
+            len(family),
+            len(family & called),
+            len(called - family),
+            f"{share:.0%} of the discoveries are not of the family",
+        ),
     ]

@@ -95,9 +95,7 @@ def plant(pictures: Iterable[Picture], folder: Path, seed: int, plan: Plan, redu
         _plant_unreadable(corpus, batch, originals, plan, rng)
     for number in range(plan.blank):
         content, suffix = plants.blank(number)
-        corpus.blank.append(
-            corpus.add(f"batch-1/{_a_label(corpus, rng)}", _camera_name(rng), suffix, content, MADE_HERE)
-        )
+        corpus.blank.append(corpus.add(f"batch-1/{_a_label(corpus, rng)}", _camera_name(rng), suffix, content, MADE_HERE))
     truth = _truth(corpus, seed, reduced, Counter(picture.source for picture in everyday + novel))
     with (folder / "LICENCES.csv").open("w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out, lineterminator="\n")
@@ -122,9 +120,7 @@ def _chosen(pictures: list[Picture], plan: Plan, rng: random.Random) -> tuple[li
     return everyday, [picture for picture in fit if picture.label in NOVEL_LABELS][: plan.novel]
 
 
-def _place_first_batch(
-    corpus: _Corpus, pictures: list[Picture], plan: Plan, rng: random.Random
-) -> list[tuple[str, Picture]]:
+def _place_first_batch(corpus: _Corpus, pictures: list[Picture], plan: Plan, rng: random.Random) -> list[tuple[str, Picture]]:
     """Places all, a few in another format or turned; returns the untouched ones, (path, picture), shuffled."""
     photographs = [picture for picture in pictures if _format(picture.path) == "JPEG"]
     turned = dict(zip(photographs, plan.oriented, strict=False))
@@ -151,9 +147,7 @@ def _place(corpus: _Corpus, batch: str, picture: Picture, content: bytes | None 
     return corpus.add(f"{batch}/{picture.label}", stem, suffix, picture.path if content is None else content, origin)
 
 
-def _plant_copies(
-    corpus: _Corpus, batch: int, originals: list[tuple[str, Picture]], plan: Plan, rng: random.Random
-) -> None:
+def _plant_copies(corpus: _Corpus, batch: int, originals: list[tuple[str, Picture]], plan: Plan, rng: random.Random) -> None:
     """Copies of pictures of batch-1, each original used once; they are taken off the end of `originals`."""
     for number in range(plan.exact[batch - 1]):
         path, picture = originals.pop()
@@ -172,9 +166,7 @@ def _plant_copies(
         corpus.near.append((path, copy, edit))
 
 
-def _plant_unreadable(
-    corpus: _Corpus, batch: int, originals: list[tuple[str, Picture]], plan: Plan, rng: random.Random
-) -> None:
+def _plant_unreadable(corpus: _Corpus, batch: int, originals: list[tuple[str, Picture]], plan: Plan, rng: random.Random) -> None:
     """Damaged files are made of pictures that stay in batch-1 whole."""
     for kind in plan.unreadable[batch - 1]:
         donor, _ = originals.pop()
@@ -207,9 +199,7 @@ def _camera_name(rng: random.Random) -> str:
 
 
 def _a_label(corpus: _Corpus, rng: random.Random) -> str:
-    return rng.choice(
-        sorted({path.split("/")[1] for path in corpus.licences if path.startswith("batch-1/")} - {"downloads"})
-    )
+    return rng.choice(sorted({path.split("/")[1] for path in corpus.licences if path.startswith("batch-1/")} - {"downloads"}))
 
 
 def _truth(corpus: _Corpus, seed: int, reduced: bool, sources: Counter[str]) -> Truth:

@@ -82,9 +82,7 @@ def oriented(original: Path, orientation: int) -> bytes:
 
 def blank(number: int) -> tuple[bytes, str]:
     """One of three uniform pictures, white, black and grey, in three formats, and its suffix."""
-    colour, suffix, format_name = (("white", ".png", "PNG"), ("black", ".jpg", "JPEG"), ("gray", ".webp", "WEBP"))[
-        number % 3
-    ]
+    colour, suffix, format_name = (("white", ".png", "PNG"), ("black", ".jpg", "JPEG"), ("gray", ".webp", "WEBP"))[number % 3]
     out = BytesIO()
     Image.new("RGB", (320, 240), colour).save(out, format_name)
     return out.getvalue(), suffix
@@ -134,12 +132,7 @@ def _corrupt_png(donor: Path) -> bytes:
 def _bomb() -> bytes:
     """A PNG of 69 bytes that declares 40,000 x 40,000 grey pixels: 1.6 GB for a decoder that believes it."""
     header = struct.pack(">2I5B", BOMB_SIDE_PX, BOMB_SIDE_PX, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", header)
-        + _chunk(b"IDAT", zlib.compress(bytes(64)))
-        + _chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(bytes(64))) + _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -31,14 +31,10 @@ def files(resource: bytes) -> Iterator[tuple[str, bytes]]:
         node_bytes = 22 if version >= 2 else 14
         yield from _walk(resource, (tree, data, names), node_bytes, 0, "")
     except (struct.error, zlib.error) as error:
-        raise BadResource(
-            f"the resource of {len(resource)} bytes is damaged ({error}); fetch its package again."
-        ) from error
+        raise BadResource(f"the resource of {len(resource)} bytes is damaged ({error}); fetch its package again.") from error
 
 
-def _walk(
-    resource: bytes, offsets: tuple[int, int, int], node_bytes: int, node: int, parent: str
-) -> Iterator[tuple[str, bytes]]:
+def _walk(resource: bytes, offsets: tuple[int, int, int], node_bytes: int, node: int, parent: str) -> Iterator[tuple[str, bytes]]:
     tree, data, names = offsets
     at = tree + node * node_bytes
     name_at, flags = struct.unpack_from(">IH", resource, at)

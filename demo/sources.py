@@ -159,9 +159,7 @@ PYPI = (
         "0.26.0",
         is_optional=True,  # its wheels are for some Pythons only
     ),
-    Package(
-        "arcade", r"arcade/resources/assets/images/cards/card(Clubs|Diamonds|Hearts|Spades).+\.png", "CC0-1.0", "3.3.3"
-    ),
+    Package("arcade", r"arcade/resources/assets/images/cards/card(Clubs|Diamonds|Hearts|Spades).+\.png", "CC0-1.0", "3.3.3"),
 )
 
 LABELS: dict[str, Callable[[str], str]] = {

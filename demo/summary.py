@@ -26,7 +26,9 @@ def print_summary(
         print("\n── What came in " + "─" * 60)
         for manifest in manifests:
             reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.rejections.items())
-            print(f"  {Path(manifest.sources[0]).name}: {manifest.rows:,} files, {manifest.assets:,} assets, {manifest.rejected} rejected ({reasons})")
+            print(
+                f"  {Path(manifest.sources[0]).name}: {manifest.rows:,} files, {manifest.assets:,} assets, {manifest.rejected} rejected ({reasons})"
+            )
         novelty = _latest(NoveltyReport, ws)
         duplicates = _latest(DuplicateReport, ws)
         snapshot = current_snapshot(ws)

@@ -42,6 +42,7 @@ class Truth:
     sources: dict[str, int]
 
     def to_json(self) -> str:
+        """Indented JSON with a final newline."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
@@ -61,6 +62,7 @@ class Truth:
 
     @classmethod
     def load(cls, corpus: Path) -> "Truth":
+        """The truth of a built corpus; raises BadTruth."""
         return cls.from_json((corpus / FILE_NAME).read_text("utf-8"))
 
 

@@ -292,7 +292,9 @@ def _search(options: argparse.Namespace, ws: Workspace) -> Answer:
             ws, like=[*options.asset, *options.like], unlike=options.unlike, images=options.image, where=options.where, k=options.k
         )
     except Undecodable as error:
-        raise InvalidInput(f"The query picture cannot be used: {error.reason} ({error.detail}). Give a readable picture.") from error
+        raise InvalidInput(
+            f"The query picture cannot be used: {error.reason} ({error.detail}). Give a readable picture."
+        ) from error
     results = [{"asset_id": r.asset_id, "source_uri": r.source_uri, "distance": r.distance} for r in answer.results]
     return {"results": results, "latency_ms": answer.latency_ms}
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from discovery.errors import DiscoveryError
 from discovery.publish import Published, publish_run, publish_version
-from discovery.spec import CollectionSpec
+from discovery.spec import CollectionSpec, parse_spec
 from discovery.stages.check import check
 from discovery.stages.curate import curate
 from discovery.stages.dedupe import dedupe
@@ -66,20 +66,18 @@ def run_pipeline(
     snapshot = timed("index", lambda: index(manifest, embeddings, duplicates, ws))
     if spec is None and curate_default:
         spec = default_spec(snapshot.elements)
-    if spec is not None:
-        timed("curate", lambda: curate(spec, ws))
+    version = timed("curate", lambda: curate(spec, ws)) if spec is not None else None
     started = time.perf_counter()
     result.mlflow_run_id = publish_run(result.records, ws, tags)
-    if spec is not None:
-        version = result.records["curate"]
-        result.published = publish_version(version, ws, tags)  # type: ignore[arg-type]
+    if version is not None:
+        result.published = publish_version(version, ws, tags)
     result.seconds["publish"] = round(time.perf_counter() - started, 3)
     return result
 
 
 def default_spec(elements: int) -> CollectionSpec:
     """A diverse tenth of an index (at least 1, at most 2,000 assets), named `discovered`."""
-    return CollectionSpec(name="discovered", budget=max(1, min(2000, elements // 10)))
+    return parse_spec(f"name: discovered\nbudget: {max(1, min(2000, elements // 10))}\n", "default spec")
 
 
 def require_quality(manifest: Manifest, report: QualityReport) -> None:

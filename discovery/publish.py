@@ -109,7 +109,11 @@ def _run_metrics(records: Mapping[str, Record]) -> dict[str, float]:
             case NoveltyReport():
                 metrics |= {"candidates": record.candidates, "novel": record.novel, "shifted": float(record.shifted)}
             case IndexSnapshot():
-                metrics |= {"indexed": record.elements, "recall_at_10": record.recall_at_10, "recall_lower_bound": record.recall_lower_bound}
+                metrics |= {
+                    "indexed": record.elements,
+                    "recall_at_10": record.recall_at_10,
+                    "recall_lower_bound": record.recall_lower_bound,
+                }
             case DatasetVersion():
                 metrics |= {"version_assets": record.assets}
     return {name: float(value) for name, value in metrics.items()}
@@ -122,7 +126,9 @@ def _lineage(version: DatasetVersion, ws: Workspace) -> dict[str, str]:
     lineage = {"index": snapshot.id, "encoder": version.encoder_id, "duplicates": snapshot.duplicates_id}
     for number, manifest_id in enumerate(snapshot.manifests[-8:]):
         lineage[f"manifest_{number}"] = manifest_id
-    for number, report_id in enumerate(sorted(set(ws.store.read_table(version, columns=["report_id"])["report_id"].to_pylist()))[:8]):
+    for number, report_id in enumerate(
+        sorted(set(ws.store.read_table(version, columns=["report_id"])["report_id"].to_pylist()))[:8]
+    ):
         lineage[f"quality_{number}"] = report_id
     if spec["parent"]:
         parent = find_version(spec["parent"], ws)
@@ -154,7 +160,11 @@ def _version_metrics(version: DatasetVersion, ws: Workspace) -> dict[str, float]
 
 def _version_description(version: DatasetVersion, number: int, lineage: Mapping[str, str], ws: Workspace) -> str:
     splits = ", ".join(f"{name} {n:,}" for name, n in version.splits.items())
-    bound = "" if version.optimality_bound is None else f" The selection reaches at least {version.optimality_bound:.0%} of the optimum."
+    bound = (
+        ""
+        if version.optimality_bound is None
+        else f" The selection reaches at least {version.optimality_bound:.0%} of the optimum."
+    )
     rows = "\n".join(f"| {name} | `{record_id}` |" for name, record_id in lineage.items())
     return (
         f"## {version.name}@{number}\n\n{version.assets:,} assets of {version.candidates:,} candidates: {splits}. "

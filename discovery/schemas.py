@@ -39,9 +39,7 @@ def measures(names: list[str]) -> pa.Schema:
 
 def embeddings(dim: int) -> pa.Schema:
     """One row an asset: id and L2-normalised float32 vector."""
-    return pa.schema(
-        [pa.field("asset_id", ID, nullable=False), pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)]
-    )
+    return pa.schema([pa.field("asset_id", ID, nullable=False), pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)])
 
 
 QUALITY = pa.schema(

@@ -90,8 +90,8 @@ def parse_spec(text: str, origin: str = "spec") -> CollectionSpec:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise SpecError(f"{origin}{line}: not valid YAML: {getattr(error, 'problem', error)}.") from error
+        place = f":{mark.line + 1}" if mark else ""
+        raise SpecError(f"{origin}{place}: not valid YAML: {getattr(error, 'problem', error)}.") from error
     if not isinstance(data, dict):
         raise SpecError(f"{origin}:1: expected a mapping with at least name and budget, found {type(data).__name__}.")
     try:

@@ -96,7 +96,7 @@ def _revive(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple and isinstance(value, list | tuple):
         inner = get_args(hint)[0]
         return tuple(_revive(inner, item) for item in value)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return hint(**value)
     return value
 

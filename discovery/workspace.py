@@ -23,7 +23,9 @@ RecordT = TypeVar("RecordT", bound=Record)
 class MapShards(Protocol):
     """Runs a module-level function over units of work, in any order, and yields the results as they finish."""
 
-    def __call__(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Iterable[R]: ...
+    def __call__(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Iterable[R]:
+        """The results, one for each task, in any order."""
+        ...
 
 
 def utc_now() -> str:

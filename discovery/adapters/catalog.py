@@ -93,18 +93,24 @@ class Catalog:
         applied = {row.name: row.sha256 for row in connection.execute(text("SELECT name, sha256 FROM migrations"))}
         files = {file.name: file.read_text() for file in sorted((sql_folder() / "migrations").glob("*.sql"))}
         if unknown := sorted(set(applied) - set(files)):
-            raise CatalogError(f"The catalog has migrations {unknown} that this version does not know. Use a newer version of discovery.")
+            raise CatalogError(
+                f"The catalog has migrations {unknown} that this version does not know. Use a newer version of discovery."
+            )
         done = []
         for name, body in files.items():
             digest = sha256_hex(body.encode())
             if name in applied:
                 if applied[name] != digest:
-                    raise CatalogError(f"Migration {name} was changed after it was applied. Restore the file; add a new one instead.")
+                    raise CatalogError(
+                        f"Migration {name} was changed after it was applied. Restore the file; add a new one instead."
+                    )
                 continue
             for statement in body.split(";\n"):
                 if statement.strip():
                     connection.execute(text(statement))
-            connection.execute(text("INSERT INTO migrations (name, sha256) VALUES (:name, :sha256)"), {"name": name, "sha256": digest})
+            connection.execute(
+                text("INSERT INTO migrations (name, sha256) VALUES (:name, :sha256)"), {"name": name, "sha256": digest}
+            )
             done.append(name)
         return done
 
@@ -134,7 +140,9 @@ class Catalog:
             raise UnknownRecord(f"{prefix[:80]!r} is not an id: give at least 4 of its hexadecimal digits.")
         rows = self._rows("find_by_prefix", {"low": prefix, "high": prefix + "g"})
         if len(rows) != 1:
-            raise UnknownRecord(f"{'No' if not rows else 'More than one'} record starts with {prefix!r}. Give more digits, or another id.")
+            raise UnknownRecord(
+                f"{'No' if not rows else 'More than one'} record starts with {prefix!r}. Give more digits, or another id."
+            )
         return record_from_json(rows[0].body)
 
     def records(self, stage: str, limit: int = 1_000_000) -> list[Record]:
@@ -270,7 +278,9 @@ def _open_engine(url: str) -> Engine:
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CatalogError(f"The folder of the catalog {parsed.database} cannot be made: {error}. Choose another root.") from error
+            raise CatalogError(
+                f"The folder of the catalog {parsed.database} cannot be made: {error}. Choose another root."
+            ) from error
 
         @event.listens_for(engine, "connect")
         def _settings(connection: Any, record: Any) -> None:

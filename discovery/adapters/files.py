@@ -18,17 +18,33 @@ from discovery.config import S3Config
 from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNotFound, StorageError, StorageFull
 
 TEMPORARY = ".tmp-"  # prefix of files that no reader looks at; a killed writer may leave one
-DENIED_CODES = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "AllAccessDisabled"})
+DENIED_CODES = frozenset(
+    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "AllAccessDisabled"}
+)
 
 
 class Files(Protocol):
     """What the store needs of a place; paths are relative, with `/`."""
 
-    def read(self, path: str) -> bytes: ...
-    def create(self, path: str, data: bytes) -> bool: ...
-    def size(self, path: str) -> int | None: ...
-    def walk(self, prefix: str) -> Iterator[tuple[str, int, float]]: ...
-    def remove(self, path: str) -> None: ...
+    def read(self, path: str) -> bytes:
+        """All bytes; FileNotFoundError when there is no such object."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Make the whole object unless it exists; whether this call made it."""
+        ...
+
+    def size(self, path: str) -> int | None:
+        """Bytes, or None when there is no such object."""
+        ...
+
+    def walk(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        """(path, bytes, POSIX time of the last change) of everything below."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Delete; nothing happens when it is gone already."""
+        ...
 
 
 def translate(error: BaseException, what: str) -> DiscoveryError:
@@ -39,7 +55,9 @@ def translate(error: BaseException, what: str) -> DiscoveryError:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"{what}: no space left. Nothing half-written is visible; free some space and run again.")
     if isinstance(error, PermissionError) or code in DENIED_CODES or number == errno.EROFS:
-        return AccessDenied(f"{what}: access denied ({code or error}). Check the credentials and rights; `discovery doctor` shows them.")
+        return AccessDenied(
+            f"{what}: access denied ({code or error}). Check the credentials and rights; `discovery doctor` shows them."
+        )
     if name in ("NoCredentialsError", "PartialCredentialsError"):
         return AccessDenied(f"{what}: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile.")
     if isinstance(error, FileNotFoundError) or code in ("NoSuchBucket", "NoSuchKey", "404"):
@@ -148,7 +166,7 @@ class RemoteFiles:
             except FileExistsError:
                 return False
             except Exception as error:
-                if getattr(error, "errno", None) == errno.EEXIST or "PreconditionFailed" in repr(error) or "At least one of the pre" in str(error):
+                if _already_exists(error):
                     return False
                 raise
         return True
@@ -177,6 +195,15 @@ class RemoteFiles:
             self.filesystem.rm_file(self._full(path))
         except FileNotFoundError:
             return
+
+
+def _already_exists(error: Exception) -> bool:
+    """Whether a conditional PUT was refused because the object is there; servers and fsspec versions say it in different ways."""
+    return (
+        getattr(error, "errno", None) == errno.EEXIST
+        or "PreconditionFailed" in repr(error)
+        or "At least one of the pre" in str(error)
+    )
 
 
 def open_filesystem(uri: str, s3: S3Config) -> tuple[Any, str]:

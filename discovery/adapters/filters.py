@@ -39,8 +39,8 @@ def filter_assets(assets: pa.Table, where: str) -> pa.Table:
 def _validate(connection: duckdb.DuckDBPyConnection, where: str) -> None:
     """Exactly one SELECT over `assets` with a plain expression: nothing may close the bracket or bring a query of its own."""
     sql = f"SELECT 1 FROM assets WHERE ({where}\n)"
-    row = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
-    parsed = json.loads(row[0]) if row else {"error": True}
+    ((serialized,),) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()  # an open result blocks the connection
+    parsed: dict[str, Any] = json.loads(serialized)
     if parsed.get("error"):
         raise SpecError(f"Filter {where!r} is not one SQL expression: {parsed.get('error_message', 'syntax error')}.")
     statements = parsed["statements"]

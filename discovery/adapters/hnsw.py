@@ -66,7 +66,9 @@ class HnswSegment:
             data = path.read_bytes() if path.is_file() else b""
         low, high = file_size(self.elements, self.dim, self._index.M)
         if not low <= len(data) <= high:
-            raise StorageFull(f"hnswlib wrote {len(data)} bytes of at least {low} to {tempfile.gettempdir()}. Free some space there.")
+            raise StorageFull(
+                f"hnswlib wrote {len(data)} bytes of at least {low} to {tempfile.gettempdir()}. Free some space there."
+            )
         return data
 
     @classmethod
@@ -88,7 +90,7 @@ class HnswSegment:
                 index.load_index(str(path), max_elements=n)
             except RuntimeError as error:
                 raise CorruptArtifact(f"hnswlib cannot load a segment: {error}. Run `discovery verify`.") from error
-        if index.element_count != n or index.M != m:
+        if index.element_count != n or m != index.M:
             raise CorruptArtifact(f"A segment holds {index.element_count} vectors (M {index.M}), its record says {n} (M {m}).")
         return cls(index, n, dim)
 

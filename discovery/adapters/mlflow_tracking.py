@@ -95,8 +95,8 @@ def _experiment(client: Any, name: str, tracking_uri: str, artifact_root: Path) 
 
 
 def _fill(client: Any, run_id: str, content: RunContent) -> None:
-    from mlflow.entities import DatasetInput, InputTag, Metric, Param
     from mlflow.entities import Dataset as DatasetEntity
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param
 
     now = int(time.time() * 1000)
     client.log_batch(

@@ -42,7 +42,9 @@ def list_sources(uris: Sequence[str], s3: S3Config, excluded: Path | None = None
     for uri in uris:
         listed = [item for item in _list_one(uri, s3) if excluded is None or not Path(item.uri).is_relative_to(excluded)]
         if not listed:
-            raise SourceNotFound(f"Source {uri} is empty: nothing to ingest. Check the path or the prefix; a folder is read recursively.")
+            raise SourceNotFound(
+                f"Source {uri} is empty: nothing to ingest. Check the path or the prefix; a folder is read recursively."
+            )
         found.update((item.uri, item) for item in listed)
     if not found:
         raise SourceNotFound("No source was given. Example: discovery run ~/Pictures")
@@ -75,17 +77,19 @@ def folder_of(uri: str) -> str:
 
 def _list_one(uri: str, s3: S3Config) -> Iterator[Listed]:
     if is_local(uri):
-        path = local_path(uri)
+        place = local_path(uri)
         with translated(f"Listing {uri}"):
-            if path.is_file():
-                yield _local(path)
-            elif path.is_dir():
-                yield from _walk(path)
-            elif GLOB_CHARACTERS & set(str(path)):
-                for match in sorted(glob.glob(str(path), recursive=True)):
+            if place.is_file():
+                yield _local(place)
+            elif place.is_dir():
+                yield from _walk(place)
+            elif GLOB_CHARACTERS & set(str(place)):
+                for match in sorted(glob.glob(str(place), recursive=True)):
                     yield from [_local(Path(match))] if Path(match).is_file() else _walk(Path(match))
             else:
-                raise SourceNotFound(f"Source {uri} does not exist. Check the spelling; a folder, file, glob or s3://bucket/prefix is expected.")
+                raise SourceNotFound(
+                    f"Source {uri} does not exist. Check the spelling; a folder, file, glob or s3://bucket/prefix is expected."
+                )
         return
     filesystem, path = open_filesystem(uri, s3)
     protocol = uri.split("://", 1)[0]

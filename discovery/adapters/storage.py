@@ -138,7 +138,9 @@ class Store:
 
     def committed_keys(self, stage: str) -> list[str]:
         """Keys of every committed record of a stage, sorted, from the listing alone."""
-        return sorted(path.split("/")[-2] for path, _, _ in self.files.walk(f"artifacts/{stage}") if path.endswith(f"/{RECORD_NAME}"))
+        return sorted(
+            path.split("/")[-2] for path, _, _ in self.files.walk(f"artifacts/{stage}") if path.endswith(f"/{RECORD_NAME}")
+        )
 
     def records(self, stages: Sequence[str]) -> Iterator[Record]:
         """Every committed record of these stages, read from the store itself, in the order of their paths."""
@@ -156,4 +158,3 @@ class Store:
                 "The file was changed after it was written: run `discovery verify`, then restore it or delete its folder and run again."
             )
         return data
-

@@ -100,7 +100,9 @@ class AirflowClient:
         """The last lines of a task's newest log."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         tries = int(self.call("GET", path)["try_number"])
-        answer = self.http.get(f"{path}/logs/{max(tries, 1)}", params={"full_content": "true"}, headers={"Accept": "application/json"})
+        answer = self.http.get(
+            f"{path}/logs/{max(tries, 1)}", params={"full_content": "true"}, headers={"Accept": "application/json"}
+        )
         events = answer.json().get("content", []) if answer.is_success else []
         return "\n".join(str(event.get("event", event)) if isinstance(event, dict) else str(event) for event in events[-lines:])
 
@@ -112,4 +114,6 @@ class AirflowClient:
 
 def _require_ok(answer: httpx.Response) -> None:
     if not answer.is_success:
-        raise DiscoveryError(f"Airflow answered {answer.status_code} to {answer.request.method} {answer.request.url.path}: {answer.text[:500]}")
+        raise DiscoveryError(
+            f"Airflow answered {answer.status_code} to {answer.request.method} {answer.request.url.path}: {answer.text[:500]}"
+        )

@@ -156,14 +156,18 @@ class Stack:
         log = self.home / "logs" / "airflow-db-migrate.log"
         with open(log, "ab") as output:
             command = [sys.executable, "-m", "airflow", "db", "migrate"]
-            code = subprocess.run(command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False).returncode
+            code = subprocess.run(
+                command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False
+            ).returncode
         if code:
             raise DiscoveryError(f"airflow db migrate ended with code {code}. The end of {log}:\n{tail(log)}")
 
     def _is_ready(self) -> bool:
         try:
             health = httpx.get(f"{self.airflow_url}/api/v2/monitor/health", timeout=5).json()
-            healthy = all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor"))
+            healthy = all(
+                health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor")
+            )
             return healthy and (not self.starts_mlflow or httpx.get(f"{self.mlflow_url}/health", timeout=5).is_success)
         except (httpx.HTTPError, KeyError, ValueError):
             return False

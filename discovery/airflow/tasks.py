@@ -162,8 +162,20 @@ def preview(params: Mapping[str, Any]) -> Json:
 
     with task_workspace(params) as ws:
         version, removed = stage(spec_of_form(params), ws)
-        log.info("preview: %s assets of %s candidates, splits %s, removed %s", version.assets, version.candidates, version.splits, removed)
-        return {"name": version.name, "assets": version.assets, "candidates": version.candidates, "splits": version.splits, "removed": removed}
+        log.info(
+            "preview: %s assets of %s candidates, splits %s, removed %s",
+            version.assets,
+            version.candidates,
+            version.splits,
+            removed,
+        )
+        return {
+            "name": version.name,
+            "assets": version.assets,
+            "candidates": version.candidates,
+            "splits": version.splits,
+            "removed": removed,
+        }
 
 
 def publish(params: Mapping[str, Any], version: Json, records: Mapping[str, Json] | None = None, context: Any = None) -> Json:
@@ -230,7 +242,14 @@ def refresh(context: Any = None) -> list[Json]:
                 spec = parse_spec(handle.read(), uri)
             published = publish_version(stage(spec, ws), ws, airflow_tags(context))
             log.info("refresh: %s@%s, digest %s, %s", published.name, published.number, published.digest, published.url)
-            answers.append({"name": published.name, "number": published.number, "digest": published.digest, "mlflow_run_id": published.mlflow_run_id})
+            answers.append(
+                {
+                    "name": published.name,
+                    "number": published.number,
+                    "digest": published.digest,
+                    "mlflow_run_id": published.mlflow_run_id,
+                }
+            )
     return answers
 
 

@@ -23,8 +23,10 @@ def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     bad = ~np.isfinite(norms) | (norms == 0)
     if bad.any():
-        raise InvalidInput(f"{int(bad.sum())} of {len(vectors)} vectors are zero, NaN or infinite; the first is row {int(np.argmax(bad))}.")
-    return (vectors / norms[:, None]).astype(np.float32)
+        raise InvalidInput(
+            f"{int(bad.sum())} of {len(vectors)} vectors are zero, NaN or infinite; the first is row {int(np.argmax(bad))}."
+        )
+    return np.asarray(vectors / norms[:, None], np.float32)
 
 
 def exact_knn(

@@ -18,7 +18,7 @@ def luma(rgb: Pixels) -> NDArray[np.float64]:
     >>> float(luma(np.full((1, 1, 3), 255, np.uint8))[0, 0])
     1.0
     """
-    return np.clip(rgb.astype(np.float64) @ LUMA_WEIGHTS / 255.0, 0.0, 1.0)
+    return np.asarray(np.clip(rgb.astype(np.float64) @ LUMA_WEIGHTS / 255.0, 0.0, 1.0))
 
 
 def brightness(rgb: Pixels) -> float:

@@ -24,7 +24,9 @@ def recall_at_k(
     [0.5]
     """
     if found_distances.shape != true_distances.shape or found_distances.ndim != 2 or found_distances.shape[1] == 0:
-        raise InvalidInput(f"Expected two equal (n, k) arrays with k > 0, found {found_distances.shape} and {true_distances.shape}.")
+        raise InvalidInput(
+            f"Expected two equal (n, k) arrays with k > 0, found {found_distances.shape} and {true_distances.shape}."
+        )
     threshold = true_distances.max(axis=1, keepdims=True) + tolerance
     return np.asarray((found_distances <= threshold).mean(axis=1), np.float64)
 

@@ -67,7 +67,7 @@ def facility_location(candidates: Candidates, budget: int, quotas: Quotas | None
     columns, similarity = _similarity_graph(candidates)
     n = len(candidates.asset_ids)
     covered = np.zeros(n)
-    for row in np.flatnonzero(candidates.preselected):
+    for row in np.flatnonzero(candidates.preselected).tolist():
         np.maximum.at(covered, columns[row], similarity[row])
 
     def gain(row: int) -> float:
@@ -97,7 +97,7 @@ def k_center(candidates: Candidates, budget: int, quotas: Quotas | None, seed: i
     by_density = sorted(range(n), key=lambda row: (float(spread[row]), candidates.asset_ids[row]))
     trimmed = set(by_density[n - int(TRIMMED_SHARE * n) :])
     distance = np.full(n, np.inf)
-    for row in np.flatnonzero(candidates.preselected):
+    for row in np.flatnonzero(candidates.preselected).tolist():
         distance = np.minimum(distance, 1.0 - vectors @ vectors[row])
     rank = np.empty(n, np.int64)
     rank[sorted(range(n), key=candidates.asset_ids.__getitem__)] = np.arange(n)
@@ -129,7 +129,10 @@ def most_novel(candidates: Candidates, budget: int, quotas: Quotas | None, seed:
 
 def random(candidates: Candidates, budget: int, quotas: Quotas | None, seed: int) -> Selection:
     """A uniform draw, by the hash of seed and asset id: the baseline. No bound: NaN."""
-    draws = [int.from_bytes(hashlib.sha256(f"{seed}:{asset_id}".encode()).digest()[:7], "big") / 2**56 for asset_id in candidates.asset_ids]
+    draws = [
+        int.from_bytes(hashlib.sha256(f"{seed}:{asset_id}".encode()).digest()[:7], "big") / 2**56
+        for asset_id in candidates.asset_ids
+    ]
     picked = _by_score(candidates, budget, quotas, draws)
     return Selection(picked.indices, picked.gains, picked.objective, float("nan"))
 
@@ -160,10 +163,14 @@ class _Allowance:
         for category, least in self.quotas.minimum.items():
             most = self.quotas.maximum.get(category, present[category])
             if least > min(present[category], most):
-                raise InvalidInput(f"Quota: {category!r} should have at least {least}, but {min(present[category], most)} are possible.")
+                raise InvalidInput(
+                    f"Quota: {category!r} should have at least {least}, but {min(present[category], most)} are possible."
+                )
         self.owed = sum(max(0, least - self.counts[category]) for category, least in self.quotas.minimum.items())
         if self.owed > budget:
-            raise InvalidInput(f"Quotas ask for at least {self.owed} more members, the budget leaves {budget}. Raise it, or lower the minima.")
+            raise InvalidInput(
+                f"Quotas ask for at least {self.owed} more members, the budget leaves {budget}. Raise it, or lower the minima."
+            )
 
     def has_room(self, row: int) -> bool:
         """Whether the row may be taken now."""
@@ -238,5 +245,9 @@ def _similarity_graph(candidates: Candidates) -> tuple[NDArray[np.int64], NDArra
     if n == 1:
         return own, np.ones((1, 1))
     ids = list(candidates.asset_ids)
-    rows, distances = exact_knn(candidates.vectors, candidates.vectors, min(GRAPH_NEIGHBOURS, n - 1), query_ids=ids, reference_ids=ids)
-    return np.concatenate([own, rows], axis=1), np.concatenate([np.ones((n, 1)), np.maximum(1.0 - distances.astype(np.float64), 0.0)], axis=1)
+    rows, distances = exact_knn(
+        candidates.vectors, candidates.vectors, min(GRAPH_NEIGHBOURS, n - 1), query_ids=ids, reference_ids=ids
+    )
+    return np.concatenate([own, rows], axis=1), np.concatenate(
+        [np.ones((n, 1)), np.maximum(1.0 - distances.astype(np.float64), 0.0)], axis=1
+    )

@@ -106,7 +106,11 @@ def _run_expectations(
 
 
 def report_html(
-    manifest: Manifest, frame: pd.DataFrame, expectations: list[RowExpectation], failed: dict[str, np.ndarray], passed: dict[str, bool]
+    manifest: Manifest,
+    frame: pd.DataFrame,
+    expectations: list[RowExpectation],
+    failed: dict[str, np.ndarray],
+    passed: dict[str, bool],
 ) -> str:
     """One self-contained page: what was expected, how many missed it, and how the measures are distributed."""
     lines = []

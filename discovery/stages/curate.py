@@ -167,7 +167,9 @@ def _near_examples(
         for text in texts:
             matches = [asset_id for asset_id in ids if asset_id.startswith(text)] if len(text) >= 4 else []
             if len(matches) != 1:
-                raise SpecError(f"Collection {spec.name}: example {text!r} is {'not' if not matches else 'ambiguous'} in the index.")
+                raise SpecError(
+                    f"Collection {spec.name}: example {text!r} is {'not' if not matches else 'ambiguous'} in the index."
+                )
             rows.append(vectors[row_of[matches[0]]])
         return np.mean(rows, axis=0) if rows else np.zeros(vectors.shape[1], np.float32)
 
@@ -179,15 +181,15 @@ def _near_examples(
     return [row in nearest or names[row] in parent_split for row in range(len(names))]
 
 
-def _select(
-    spec: CollectionSpec, pool: _Pool, parent_split: dict[str, str], snapshot: IndexSnapshot, ws: Workspace
-) -> Selection:
+def _select(spec: CollectionSpec, pool: _Pool, parent_split: dict[str, str], snapshot: IndexSnapshot, ws: Workspace) -> Selection:
     ids, vectors = load_vectors(embedding_sets(snapshot, ws), ws)
     row_of = {asset_id: row for row, asset_id in enumerate(ids)}
     names = pool.column("asset_id")
     quota = spec.quotas[0] if spec.quotas else None
     if quota and quota.by not in pool.table.column_names:
-        raise SpecError(f"Collection {spec.name}: quota by {quota.by!r}: no such column. Known: {', '.join(pool.table.column_names)}.")
+        raise SpecError(
+            f"Collection {spec.name}: quota by {quota.by!r}: no such column. Known: {', '.join(pool.table.column_names)}."
+        )
     categories = np.array([str(value) for value in pool.column(quota.by)], object) if quota else None
     values = sorted(set(categories.tolist())) if categories is not None else []
     quotas = Quotas(
@@ -202,14 +204,18 @@ def _select(
     kept = int(candidates.preselected.sum())
     budget = min(spec.budget - kept, len(names) - kept)
     if budget < 0:
-        raise SpecError(f"Collection {spec.name}: the parent's {kept} members exceed the budget of {spec.budget}. Raise the budget.")
+        raise SpecError(
+            f"Collection {spec.name}: the parent's {kept} members exceed the budget of {spec.budget}. Raise the budget."
+        )
     return SELECTORS[spec.select.method](candidates, budget, quotas, spec.select.seed)
 
 
 def _members(spec: CollectionSpec, table: pa.Table, selection: Selection, parent_split: dict[str, str]) -> pa.Table:
     """The members table in canonical order, with splits cut by group."""
     rows = table.to_pylist()
-    picked = {int(row): (order, float(gain)) for order, (row, gain) in enumerate(zip(selection.indices, selection.gains, strict=True))}
+    picked = {
+        int(row): (order, float(gain)) for order, (row, gain) in enumerate(zip(selection.indices, selection.gains, strict=True))
+    }
     members = [(row, picked.get(number)) for number, row in enumerate(rows) if number in picked or row["asset_id"] in parent_split]
     members.sort(key=lambda member: member[0]["asset_id"])
     ids = [row["asset_id"] for row, _ in members]
@@ -222,5 +228,13 @@ def _members(spec: CollectionSpec, table: pa.Table, selection: Selection, parent
     for (row, pick), split in zip(members, splits, strict=True):
         order, gain = pick if pick else (-1, None)
         reason = f"{spec.select.method}: pick {order + 1}, gain {gain:.4g}" if pick else f"member of the parent {spec.parent}"
-        made.append({**{name: row.get(name) for name in schemas.MEMBERS.names}, "split": split, "reason": reason, "pick": order, "gain": gain})
+        made.append(
+            {
+                **{name: row.get(name) for name in schemas.MEMBERS.names},
+                "split": split,
+                "reason": reason,
+                "pick": order,
+                "gain": gain,
+            }
+        )
     return pa.Table.from_pylist(made, schema=schemas.MEMBERS)

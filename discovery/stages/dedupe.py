@@ -45,7 +45,7 @@ def dedupe(manifest: Manifest, embeddings: EmbeddingSet, ws: Workspace) -> Dupli
     key = ws.key(DuplicateReport, [config], [before.id if before else "", embeddings.id])
     if (found := ws.find(DuplicateReport, key)) is not None:
         return found
-    assets = _load(embedding_sets(before, ws) + [embeddings], ws)
+    assets = _load([*embedding_sets(before, ws), embeddings], ws)
     edges = _edges(assets, ws)
     ws.report(f"dedupe: {len(assets.ids):,} assets, {len(edges):,} verified pairs")
     rank = np.stack([assets.pixels.astype(np.float64), assets.sharpness], axis=1)

@@ -33,7 +33,9 @@ def current_snapshot(ws: Workspace) -> IndexSnapshot:
         for head in heads:
             if head.encoder_id == encoder_id:
                 return load_snapshot(head.snapshot_id, ws)
-        raise ConfigError(f"No index for encoder {encoder_id}; there is one for {', '.join(h.encoder_id for h in heads)}. Run `discovery embed` and `discovery index`.")
+        raise ConfigError(
+            f"No index for encoder {encoder_id}; there is one for {', '.join(h.encoder_id for h in heads)}. Run `discovery embed` and `discovery index`."
+        )
     raise ConfigError(f"There is no index under {ws.config.root} yet. Run `discovery run SOURCE` first.")
 
 

@@ -57,7 +57,9 @@ def index(manifest: Manifest, embeddings: EmbeddingSet, duplicates: DuplicateRep
         snapshot = _snapshot(manifest, embeddings, duplicates, before, parent, ws)
         if ws.catalog.swap_head(embeddings.encoder_id, snapshot.id, parent.id if parent else ""):
             return snapshot
-    raise DiscoveryError(f"The index of {embeddings.encoder_id} changed {SWAP_ATTEMPTS} times while this batch was added. Run again.")
+    raise DiscoveryError(
+        f"The index of {embeddings.encoder_id} changed {SWAP_ATTEMPTS} times while this batch was added. Run again."
+    )
 
 
 def _made_for(
@@ -96,9 +98,7 @@ def _snapshot(
     )  # fmt: skip
 
 
-def _fresh_assets(
-    embeddings: EmbeddingSet, duplicates: DuplicateReport, before: IndexSnapshot | None, ws: Workspace
-) -> set[str]:
+def _fresh_assets(embeddings: EmbeddingSet, duplicates: DuplicateReport, before: IndexSnapshot | None, ws: Workspace) -> set[str]:
     """New assets, one for each set of equal pixels, none whose pixels are indexed already."""
     rows = ws.store.read_table(duplicates, columns=["asset_id", "pixel_keeper"]).to_pylist()
     pixels = {row["asset_id"]: row["pixel_keeper"] for row in rows}
@@ -131,7 +131,14 @@ def build_segment(ids: list[str], vectors: NDArray[np.float32], encoder_id: str,
     ws.tally["index.inserted"] += len(ids)
     return ws.commit(
         Segment(
-            id=key, inputs=(), created_at=ws.clock(), files=files, encoder_id=encoder_id, dim=dim, space=SPACE, m=config.m,
+            id=key,
+            inputs=(),
+            created_at=ws.clock(),
+            files=files,
+            encoder_id=encoder_id,
+            dim=dim,
+            space=SPACE,
+            m=config.m,
             elements=len(ids),
         )
     )

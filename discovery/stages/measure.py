@@ -37,9 +37,7 @@ def measure_shard(task: ShardTask) -> MeasureShard:
     table = pa.Table.from_pylist(rows, schema=schemas.measures(sorted(MEASURES)))
     file = store.put_file(MeasureShard.stage, task.key, "table", table_to_parquet(table), ".parquet", len(rows))
     return store.commit(
-        MeasureShard(
-            id=task.key, inputs=(), created_at=task.created_at, files=(file,), producer=task.producer, assets=len(rows)
-        )
+        MeasureShard(id=task.key, inputs=(), created_at=task.created_at, files=(file,), producer=task.producer, assets=len(rows))
     )
 
 

@@ -88,7 +88,9 @@ def _score(candidate_ids: list[str], candidates: NDArray[np.float32], known: _Re
     if not candidate_ids:
         return _Outcome([], len(reference_ids), 0, False, "No new assets: nothing to score.")
     if len(reference_ids) <= config.k:
-        return _Outcome(blank, len(reference_ids), 0, False, f"The reference has {len(reference_ids)} assets, too few to compare with.")
+        return _Outcome(
+            blank, len(reference_ids), 0, False, f"The reference has {len(reference_ids)} assets, too few to compare with."
+        )
 
     rows_held_out = min(config.calibration_rows, len(reference_ids) // 2)
     held_out = calibration_mask(reference_ids, rows_held_out, config.salt)

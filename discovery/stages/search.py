@@ -42,7 +42,13 @@ class SearchAnswer:
 
 
 def search(
-    ws: Workspace, *, like: Sequence[str] = (), unlike: Sequence[str] = (), images: Sequence[Path] = (), where: str = "", k: int = 10
+    ws: Workspace,
+    *,
+    like: Sequence[str] = (),
+    unlike: Sequence[str] = (),
+    images: Sequence[Path] = (),
+    where: str = "",
+    k: int = 10,
 ) -> SearchAnswer:
     """The k nearest assets to the mean of the examples, minus the mean of the counter-examples.
 
@@ -108,7 +114,9 @@ def _exact(
 def _resolve(text: str, ids: list[str]) -> str:
     matches = [asset_id for asset_id in ids if asset_id.startswith(text)] if len(text) >= 4 else []
     if len(matches) != 1:
-        raise UnknownRecord(f"{'No' if not matches else 'More than one'} indexed asset has the id {text[:64]!r}. Ids are in `discovery search` and `score`.")
+        raise UnknownRecord(
+            f"{'No' if not matches else 'More than one'} indexed asset has the id {text[:64]!r}. Ids are in `discovery search` and `score`."
+        )
     return matches[0]
 
 

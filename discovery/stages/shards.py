@@ -16,7 +16,7 @@ from discovery.adapters.storage import Store
 from discovery.addressing import sha256_hex, stage_key
 from discovery.config import Config, S3Config
 from discovery.errors import CorruptArtifact
-from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, MeasureShard
+from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, MeasureShard, Record
 from discovery.workspace import Workspace
 
 Shard = MeasureShard | EmbeddingShard
@@ -98,11 +98,11 @@ def holders(kind: type[ShardT], producer: str, ws: Workspace) -> dict[str, Shard
 
     Shards that workers committed but a killed driver never entered in the catalog are found by listing the store.
     """
-    entered = {record.id: record for record in ws.catalog.records(kind.stage)}
+    entered: dict[str, Record] = {record.id: record for record in ws.catalog.records(kind.stage)}
     for key in ws.store.committed_keys(kind.stage):
-        if key not in entered and (record := ws.store.load_record(kind, key)) is not None:
-            ws.catalog.add_record(record)
-            entered[key] = record
+        if key not in entered and (missed := ws.store.load_record(kind, key)) is not None:
+            ws.catalog.add_record(missed)
+            entered[key] = missed
     holder: dict[str, ShardT] = {}
     for key in sorted(entered, reverse=True):  # the smallest id stays, when two hold an asset
         record = entered[key]

@@ -34,7 +34,22 @@ class SweepResult:
 
 def verify(ws: Workspace, record_id: str = "") -> VerifyResult:
     """Hash every file of every record (or of one record), and every asset; look for inputs and catalog rows without a record."""
-    checked, corrupt, missing = 0, [], []
+    checked = 0
+    corrupt: list[str] = []
+    missing: list[str] = []
+
+    def compare(path: str, sha256: str) -> bool:
+        nonlocal checked
+        checked += 1
+        try:
+            right = sha256_hex(ws.store.files.read(path)) == sha256
+        except FileNotFoundError:
+            missing.append(path)
+            return False
+        if not right:
+            corrupt.append(path)
+        return right
+
     if record_id:
         records = [ws.catalog.find_record(record_id)]
     else:
@@ -42,26 +57,19 @@ def verify(ws: Workspace, record_id: str = "") -> VerifyResult:
     known = {record.id for record in records}
     assets: set[str] = set()
     for record in records:
-        for ref in record.files:
-            path = f"{artifact_folder(record.stage, record.id)}/{ref.name}"
-            checked += 1
-            verdict = _compare(path, ref.sha256, ws)
-            (corrupt if verdict == "corrupt" else missing).append(path) if verdict else None
+        folder = artifact_folder(record.stage, record.id)
+        whole = all([compare(f"{folder}/{ref.name}", ref.sha256) for ref in record.files])
         if not record_id:
             missing.extend(f"{record.id} names input {parent}" for parent in record.inputs if parent not in known)
             try:
                 ws.catalog.get_record(record.id)
             except UnknownRecord:
                 missing.append(f"catalog row of {record.stage} {record.id}")
-        if isinstance(record, Manifest) and not any(path.startswith(artifact_folder(record.stage, record.id)) for path in corrupt + missing):
+        if isinstance(record, Manifest) and whole:
             assets.update(i for i in ws.store.read_table(record, columns=["asset_id"])["asset_id"].to_pylist() if i)
     for asset_id in sorted(assets):
-        if not ws.config.ingest.store_bytes and not ws.store.has_asset(asset_id):
-            continue  # the bytes stay at the source
-        checked += 1
-        path = asset_path(asset_id)
-        verdict = _compare(path, asset_id, ws)
-        (corrupt if verdict == "corrupt" else missing).append(path) if verdict else None
+        if ws.config.ingest.store_bytes or ws.store.has_asset(asset_id):  # else the bytes stay at the source
+            compare(asset_path(asset_id), asset_id)
     if not record_id:
         for stage in RECORDS:
             missing.extend(f"record {row.id} of {stage}" for row in ws.catalog.records(stage) if row.id not in known)
@@ -102,11 +110,3 @@ def _all_records(ws: Workspace) -> tuple[list[Record], list[str]]:
                 continue
             records.append(record)
     return records, corrupt
-
-
-def _compare(path: str, sha256: str, ws: Workspace) -> str:
-    """Empty when the bytes are right, else "corrupt" or "missing"."""
-    try:
-        return "" if sha256_hex(ws.store.files.read(path)) == sha256 else "corrupt"
-    except FileNotFoundError:
-        return "missing"
