@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from discovery.errors import ConfigError, nearest
 
@@ -136,6 +136,12 @@ class ScheduleConfig(Section):
     ingest: str = Field("0 * * * *", description="cron of ingest_batch; used when there are sources")
     maintain: str = Field("0 3 * * 0", description="cron of maintain_index")
     collections: tuple[str, ...] = Field((), description="spec files that refresh_collections keeps up to date")
+
+    @field_validator("sources", "collections", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """An environment variable lists several with commas."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class Config(Section):

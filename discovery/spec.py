@@ -97,7 +97,8 @@ def parse_spec(text: str, origin: str = "spec") -> CollectionSpec:
     try:
         return CollectionSpec.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a misspelt key also leaves its own one missing: tell the misspelling
+        first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
         path = [part for part in first["loc"] if part != "function-after"]
         line = _line_of(node, path)
         place = ".".join(str(part) for part in path)

@@ -86,6 +86,7 @@ def airflow_environment(home: Path, config: Config, port: int, base: Mapping[str
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",  # how soon a killed task is noticed
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",  # tasks of a killed scheduler: with the default they hang for 300 s
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "NO_COLOR": "1",
@@ -98,7 +99,9 @@ def airflow_environment(home: Path, config: Config, port: int, base: Mapping[str
 def discovery_environment(config: Config) -> dict[str, str]:
     """Our own settings as variables, so that every process works in the same place."""
     root = config.root if config.is_remote else str(config.local_folder)
+    file = Path(os.environ.get("DISCOVERY_CONFIG") or "discovery.toml").absolute()  # services work in another folder
     settings = {
+        "DISCOVERY_CONFIG": str(file) if file.is_file() else "",
         "DISCOVERY_ROOT": root,
         "DISCOVERY_DASK__SCHEDULER": config.dask.scheduler,
         "DISCOVERY_MLFLOW__TRACKING_URI": config.mlflow.tracking_uri,

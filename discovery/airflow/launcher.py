@@ -108,6 +108,16 @@ class Stack:
             self._lock.close()
             self._lock = None
 
+    def restart(self, name: str) -> None:
+        """Start a service that ended (or was killed) again, with its command and environment."""
+        for place, service in enumerate(self.services):
+            if service.name == name:
+                service.terminate()
+                service.wait(STOP_S)
+                self.services[place] = service.again()
+                return
+        raise ConfigError(f"No service {name!r}. Running: {', '.join(service.name for service in self.services)}.")
+
     def require_alive(self) -> None:
         """Raises ServiceDied when a service ended."""
         for service in self.services:

@@ -27,12 +27,17 @@ class Service:
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path) -> None:
         self.name = name
         self.log = log
+        self._made_of = (name, command, environment, log, folder)
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as output:
             self.process = subprocess.Popen(
                 list(command), env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
+
+    def again(self) -> Service:
+        """The same service, started anew."""
+        return Service(*self._made_of)
 
     def require_alive(self) -> None:
         """Raises ServiceDied when it ended."""
