@@ -1,0 +1,37 @@
+"""Fixtures shared by all tests: generated pictures, settings that stay in this process, a local S3 server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 12 pictures of 64 x 48 px that share nothing."""
+    folder = tmp_path_factory.mktemp("tiny pictures")
+    rng = np.random.default_rng(5)
+    for number in range(12):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
+        coarse.resize((64, 48), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def moto_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of an empty S3 server on this machine, with credentials for it in the environment."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield f"http://{host}:{port}"
+    server.stop()

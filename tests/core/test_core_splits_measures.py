@@ -1,0 +1,100 @@
+"""Splits by group with exact sizes; measures of pictures one can see; expectations."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from discovery.core.expectations import failing_rows, row_expectations
+from discovery.core.measures import MEASURES, luma_thumbnail, measure_image
+from discovery.core.splits import grouped_splits, merge_groups
+from discovery.errors import InvalidInput
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+def sizes(splits):
+    return [splits.count(name) for name in SHARES]
+
+
+def test_singletons_are_split_exactly():
+    ids = [f"{i:03}" for i in range(100)]
+    assert sizes(grouped_splits(ids, ids, SHARES, "s")) == [80, 10, 10]
+
+
+def test_another_salt_splits_otherwise():
+    ids = [f"{i:03}" for i in range(100)]
+    assert grouped_splits(ids, ids, SHARES, "s") != grouped_splits(ids, ids, SHARES, "t")
+
+
+@given(groups=st.lists(st.integers(0, 9), min_size=2, max_size=40), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_groups_stay_together_and_the_order_of_the_assets_does_not_matter(groups, seed):
+    ids = [f"{i:03}" for i in range(len(groups))]
+    splits = grouped_splits(ids, groups, SHARES, "s")
+    assert all(len({s for s, g in zip(splits, groups, strict=True) if g == group}) == 1 for group in groups)
+    order = np.random.default_rng(seed).permutation(len(ids))
+    shuffled = grouped_splits([ids[i] for i in order], [groups[i] for i in order], SHARES, "s")
+    assert dict(zip([ids[i] for i in order], shuffled, strict=True)) == dict(zip(ids, splits, strict=True))
+
+
+def test_fixed_members_stay_and_take_their_group_along():
+    splits = grouped_splits(["a", "b", "c", "d"], [0, 0, 1, 2], {"train": 0.5, "test": 0.5}, "s", fixed={"b": "test"})
+    assert splits == ["test", "test", "train", "train"]
+
+
+@pytest.mark.parametrize("shares", [{}, {"train": 0.9}, {"train": 1.2, "test": -0.2}])
+def test_shares_that_do_not_sum_to_one_are_refused(shares):
+    with pytest.raises(InvalidInput, match="sum to 1"):
+        grouped_splits(["a"], [0], shares, "s")
+
+
+def test_a_fixed_split_that_does_not_exist_is_refused():
+    with pytest.raises(InvalidInput, match="holdout"):
+        grouped_splits(["a"], [0], SHARES, "s", fixed={"a": "holdout"})
+
+
+def test_rows_merge_through_others():
+    assert merge_groups(["x", "x", "y", "z"], [1, 2, 2, 3]) == [0, 0, 0, 3]
+
+
+def checkerboard(side: int) -> np.ndarray:
+    return (np.indices((side, side)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+
+
+def test_a_black_picture_has_only_zeros_and_is_all_clipped():
+    black = measure_image(np.zeros((8, 8, 3), np.uint8))
+    assert black.pop("clipped_fraction") == 1.0 and set(black.values()) == {0.0}
+    assert len(black) == len(MEASURES) - 1
+
+
+def test_a_checkerboard_is_half_bright_of_two_tones_and_sharp():
+    board = measure_image(checkerboard(10))
+    assert board["brightness"] == pytest.approx(0.5) and board["contrast"] == pytest.approx(0.5)
+    assert board["entropy"] == pytest.approx(1.0) and board["saturation"] == 0.0
+    assert board["sharpness"] == pytest.approx((4 * 255) ** 2)  # Laplacian is +1020 or -1020, as often
+
+
+def test_green_is_brighter_than_red_and_red_than_blue():
+    red, green, blue = (MEASURES["brightness"](np.eye(3, dtype=np.uint8)[None, [i]] * 255) for i in range(3))
+    assert (round(green, 4), round(red, 4), round(blue, 4)) == (0.7152, 0.2126, 0.0722)
+
+
+def test_a_luma_thumbnail_keeps_left_and_right():
+    picture = np.zeros((5, 7, 3), np.uint8)
+    picture[:, 4:] = 255
+    assert luma_thumbnail(picture, 2).tolist() == [0, 219, 0, 219]  # right half: 3 of its 3.5 columns are white
+
+
+def test_quarantine_names_what_each_picture_missed():
+    columns = {
+        "shorter_side_px": np.array([15.0, 16.0, 99.0, np.nan]),
+        "aspect": np.array([1.0, 10.0, 10.5, 1.0]),
+        "contrast": np.array([0.2, 0.01, 0.2, 0.0]),
+    }
+    failed = failing_rows(columns, row_expectations(16, 10.0, 0.01))
+    assert {name: rows.tolist() for name, rows in failed.items()} == {
+        "side_not_tiny": [True, False, False, True],
+        "aspect_not_extreme": [False, False, True, False],
+        "not_blank": [False, False, False, True],
+    }
