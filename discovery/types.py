@@ -62,11 +62,12 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the stage's name; safe for XCom."""
-        return {"stage": self.stage, **dataclasses.asdict(self)}
+        data: dict[str, Any] = json.loads(self.to_json())
+        return data
 
     def to_json(self) -> str:
         """Canonical JSON."""
-        return canonical_json(self.to_dict())
+        return canonical_json({"stage": self.stage, **dataclasses.asdict(self)})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

@@ -104,12 +104,21 @@ class AirflowClient:
             f"{path}/logs/{max(tries, 1)}", params={"full_content": "true"}, headers={"Accept": "application/json"}
         )
         events = answer.json().get("content", []) if answer.is_success else []
-        return "\n".join(str(event.get("event", event)) if isinstance(event, dict) else str(event) for event in events[-lines:])
+        return "\n".join(line for event in events[-lines:] for line in _readable(event))
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """What a task returned."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}?deserialize=true"
         return self.call("GET", path)["value"]
+
+
+def _readable(event: Any) -> list[str]:
+    """The text of one log event, with the message of each error it carries; markers of folded sections are left out."""
+    if not isinstance(event, dict):
+        return [str(event)]
+    text = str(event.get("event", ""))
+    errors = [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in event.get("error_detail") or []]
+    return [line for line in [text, *errors] if line and not line.startswith("::")]
 
 
 def _require_ok(answer: httpx.Response) -> None:

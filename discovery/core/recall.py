@@ -77,10 +77,24 @@ class EfChoice:
     certified: bool
 
 
-def choose_ef(grid: Sequence[int], measure: Callable[[int], NDArray[np.float64]], target: float, delta: float) -> EfChoice:
+Bound = Callable[[NDArray[np.float64], float], float]
+
+
+def census_bound(values: NDArray[np.float64], delta: float = 0.0) -> float:
+    """The mean itself: when every member of the population was asked, nothing was sampled and nothing is uncertain."""
+    return float(np.mean(values))
+
+
+def choose_ef(
+    grid: Sequence[int],
+    measure: Callable[[int], NDArray[np.float64]],
+    target: float,
+    delta: float,
+    bound: Bound = betting_lower_bound,
+) -> EfChoice:
     """The smallest ef of the grid whose recall is certified, walking down from the largest and stopping at the first failure.
 
-    measure: ef to (n,) recall of each query. Fixed-sequence testing keeps the error at delta although several ef are tried.
+    measure: ef to (n,) recall of each query. bound: (recalls, delta) to a lower bound of their mean. Fixed-sequence testing keeps the error at delta although several ef are tried.
     When even the largest fails it is returned, not certified. Raises InvalidInput for an empty grid.
     """
     if not grid:
@@ -88,8 +102,8 @@ def choose_ef(grid: Sequence[int], measure: Callable[[int], NDArray[np.float64]]
     chosen: EfChoice | None = None
     for ef in sorted(set(grid), reverse=True):
         recall = measure(ef)
-        bound = betting_lower_bound(recall, delta)
-        step = EfChoice(ef, float(recall.mean()), bound, bound >= target)
+        lower = bound(recall, delta)
+        step = EfChoice(ef, float(recall.mean()), lower, lower >= target)
         if not step.certified:
             return chosen or step
         chosen = step

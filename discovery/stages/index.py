@@ -16,7 +16,7 @@ from discovery.addressing import stage_key
 from discovery.config import IndexConfig
 from discovery.core.conformal import calibration_mask
 from discovery.core.knn import exact_knn
-from discovery.core.recall import choose_ef, recall_at_k
+from discovery.core.recall import betting_lower_bound, census_bound, choose_ef, recall_at_k
 from discovery.errors import CorruptArtifact, DiscoveryError, EncoderMismatch
 from discovery.stages.history import embedding_sets, head_snapshot, load_snapshot, members_of, snapshot_before
 from discovery.stages.shards import load_vectors, vectors_of
@@ -175,7 +175,8 @@ class Audit:
 def audit(segments: list[OpenSegment], config: IndexConfig) -> Audit:
     """Recall@10 of a search over these segments against exact search, and the smallest ef whose bound reaches the target.
 
-    Queries are members, drawn by a salted hash, each without itself in both answers.
+    Queries are members, drawn by a salted hash, each without itself in both answers. The bound speaks of members as queries; in an index
+    so small that all were asked, it is the recall itself.
     """
     ids = [asset_id for segment in segments for asset_id in segment.ids]
     if len(ids) < 2:
@@ -194,7 +195,8 @@ def audit(segments: list[OpenSegment], config: IndexConfig) -> Audit:
             kept[row, : len(others)] = others
         return recall_at_k(kept, truth)
 
-    choice = choose_ef(EF_GRID, measure, config.recall_target, config.recall_delta)
+    bound = census_bound if drawn.all() else betting_lower_bound
+    choice = choose_ef(EF_GRID, measure, config.recall_target, config.recall_delta, bound)
     return Audit(choice.ef, choice.recall, choice.lower_bound, choice.certified)
 
 
