@@ -52,7 +52,7 @@ def translate(error: BaseException, what: str) -> DiscoveryError:
     code = str(getattr(error, "response", {}).get("Error", {}).get("Code", "")) if hasattr(error, "response") else ""
     number = getattr(error, "errno", None)
     name = type(error).__name__
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageFull(f"{what}: no space left. Nothing half-written is visible; free some space and run again.")
     if isinstance(error, PermissionError) or code in DENIED_CODES or number == errno.EROFS:
         return AccessDenied(

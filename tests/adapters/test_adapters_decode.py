@@ -127,9 +127,10 @@ def test_no_flipped_byte_escapes_as_another_error(place):
     data = bytearray(JPEG)
     data[place] ^= 0xFF
     try:
-        assert decode(bytes(data), LIMIT).pixels.shape[2] == 3
+        outcome = decode(bytes(data), LIMIT).pixels.shape[2]
     except Undecodable as error:
-        assert error.reason in (Reason.CORRUPT, Reason.TRUNCATED, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED_FORMAT)
+        outcome = error.reason
+    assert outcome in (3, Reason.CORRUPT, Reason.TRUNCATED, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED_FORMAT)
 
 
 def test_thumbnails_and_shrunken_pictures_are_never_enlarged():

@@ -66,7 +66,7 @@ def test_what_is_not_one_plain_expression_is_refused(where):
 
 
 def test_an_unknown_column_is_answered_with_the_nearest():
-    with pytest.raises(SpecError, match='no column "brigthness". Did you mean "brightness"'):
+    with pytest.raises(SpecError, match=r'no column "brigthness"\. Did you mean "brightness"'):
         filter_assets(ASSETS, "brigthness < 0.3")
 
 

@@ -150,7 +150,9 @@ def test_a_spec_with_a_typo_is_refused_before_any_work(root: str, capsys: pytest
         ("budget: 5\n", "name is missing"),
     ],
 )
-def test_a_bad_spec_names_line_and_expectation(root: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, words: str) -> None:
+def test_a_bad_spec_names_line_and_expectation(
+    root: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, words: str
+) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(text)
     code, message = failure(capsys, "curate", str(spec), "--root", root)

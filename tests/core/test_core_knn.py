@@ -71,7 +71,7 @@ def test_other_widths_and_k_below_one_are_refused(width, k):
 
 @pytest.mark.parametrize("bad", [[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]])
 def test_normalise_names_the_bad_row(bad):
-    with pytest.raises(InvalidInput, match="1 of 2 vectors .* row 1"):
+    with pytest.raises(InvalidInput, match=r"1 of 2 vectors .* row 1"):
         normalise(np.array([[3.0, 4.0], bad], np.float32))
 
 
