@@ -6,13 +6,13 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from discovery.addressing import canonical_json
+from discovery.core.selection import SELECTORS
 from discovery.errors import SpecError, nearest
 
 VERSION_TEXT = r"^[a-z0-9][a-z0-9._-]*@v?[0-9]+$"
-SELECTION_METHODS = ("facility_location", "k_center", "most_novel", "random")
 
 
 class _Part(BaseModel):
@@ -22,8 +22,15 @@ class _Part(BaseModel):
 class Select(_Part):
     """How members are chosen among the candidates."""
 
-    method: Literal["facility_location", "k_center", "most_novel", "random"] = "facility_location"
+    method: str = "facility_location"
     seed: int = Field(7, ge=0)
+
+    @field_validator("method")
+    @classmethod
+    def _is_registered(cls, value: str) -> str:
+        if value not in SELECTORS:
+            raise ValueError(f"expected one of {', '.join(sorted(SELECTORS))}")
+        return value
 
 
 class Quota(_Part):

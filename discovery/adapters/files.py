@@ -243,3 +243,17 @@ def open_files(root: str, s3: S3Config) -> Files:
     with translated(f"Opening root {root}"):
         filesystem.ls(path.split("/")[0])
     return RemoteFiles(filesystem, path)
+
+
+def make_bucket(root: str, s3: S3Config) -> str:
+    """Make the bucket (or the folder) a root lies in, unless it is there; says which. Raises AccessDenied or StorageError."""
+    if is_local(root):
+        open_files(root, s3)
+        return f"{local_path(root)} is there"
+    filesystem, path = open_filesystem(root, s3)
+    bucket = path.split("/")[0]
+    with translated(f"Making bucket {bucket}"):
+        if filesystem.exists(bucket):
+            return f"bucket {bucket} is there"
+        filesystem.mkdir(bucket)
+    return f"bucket {bucket} was made"

@@ -53,6 +53,7 @@ def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path)
     artifact_root: where artifacts go when the tracking store is a local database without a server. Raises TrackingError.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout belongs to --json
     import mlflow
     from mlflow.exceptions import MlflowException
 

@@ -1,0 +1,4 @@
+-- One server, three databases: Airflow's own, the catalog of records, MLflow's.
+CREATE DATABASE airflow;
+CREATE DATABASE catalog;
+CREATE DATABASE mlflow;
