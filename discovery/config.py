@@ -35,8 +35,8 @@ class Section(BaseModel):
 class S3Config(Section):
     """How to reach S3; empty values leave the usual chain (environment, profile, instance role) to decide."""
 
-    endpoint_url: str = ""
-    region: str = ""
+    endpoint_url: str = Field("", description="http://host:port of a server other than AWS; empty: AWS")
+    region: str = Field("", description="region of the buckets; empty: from the environment or the profile")
 
 
 class IngestConfig(Section):
@@ -105,9 +105,9 @@ class NoveltyConfig(Section):
 class IndexConfig(Section):
     """The HNSW graph and the recall it must show."""
 
-    m: int = Field(32, ge=4, le=96)
-    ef_construction: int = Field(200, ge=16)
-    seed: int = Field(7, ge=0)
+    m: int = Field(32, ge=4, le=96, description="links of a node in the graph; more finds more and takes more memory")
+    ef_construction: int = Field(200, ge=16, description="candidates looked at when a node is linked; more builds slower")
+    seed: int = Field(7, ge=0, description="of the levels of nodes and of the order in which rows are added")
     recall_target: float = Field(0.95, gt=0, le=1, description="lower bound on recall@10 that ef is chosen for")
     recall_delta: float = Field(0.05, gt=0, lt=1, description="chance that the bound is wrong")
     audit_queries: int = Field(1000, ge=50, description="queries compared with exact search")

@@ -93,6 +93,7 @@ def airflow_environment(home: Path, config: Config, port: int, base: Mapping[str
         "PYTHONWARNINGS": "ignore",
     }
     kept = {name: value for name, value in base.items() if name in settings and name.startswith("AIRFLOW__")}
+    kept.pop("AIRFLOW__API__PORT", None)  # a preference that `port` has heeded already, as far as it was free
     return {**base, **settings, **kept, **discovery_environment(config)}
 
 

@@ -1,7 +1,7 @@
 """Our launcher: MLflow, a Dask cluster and Airflow's four components on 127.0.0.1, started together and stopped without orphans.
 
 `airflow standalone` listens on 0.0.0.0 and leaves its children behind on SIGTERM, and a Dask cluster cannot be a child of a task; so
-all are children of this process, found again by a mark in their environment even when the launcher itself was killed.
+all are children of this process, found again by their sessions and a mark in their environment even when the launcher was killed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import argparse
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +24,30 @@ import httpx
 
 from discovery.airflow.client import AirflowClient
 from discovery.airflow.environment import airflow_environment, discovery_environment, load_secrets
-from discovery.airflow.processes import MARKER, Service, free_port, sweep_marked, tail, wait_until
+from discovery.airflow.processes import MARKER, Service, claim_port, sweep_marked, tail, wait_until
+from discovery.airflow.state import Session, living_sessions, read_state, sessions_left, write_state
 from discovery.config import Config, load_config
 from discovery.errors import ConfigError, DiscoveryError
 
 READY_S = 180.0
 STOP_S = 20.0
+AIRFLOW_PORT, MLFLOW_PORT, DASK_PORT = 8080, 5000, 8786  # their usual ones; the next free one when taken
 
 
 class Stack:
-    """All services of one home. `start` returns when they are healthy; `stop` when none is left."""
+    """All services of one home. `start` returns when they are healthy; `stop` when none is left. Ports are chosen by `start`."""
 
     def __init__(self, config: Config, *, home: Path | None = None, report: Callable[[str], None] = print) -> None:
         self.home = (home or config.local_folder / "services").absolute()
         self.report = report
         self.services: list[Service] = []
-        self.airflow_port = free_port(int(os.environ.get("AIRFLOW__API__PORT", "8080")))
         self.mark = str(self.home)
         self.starts_mlflow = not config.mlflow.tracking_uri
         self.starts_dask = not config.dask.scheduler
-        changes: dict[str, Any] = {"root": config.root if config.is_remote else str(config.local_folder)}
-        if self.starts_mlflow:
-            self.mlflow_port = free_port(5000)
-            changes["mlflow"] = {"tracking_uri": f"http://127.0.0.1:{self.mlflow_port}"}
-        if self.starts_dask:
-            self.dask_port = free_port(8786)
-            changes["dask"] = {"scheduler": f"tcp://127.0.0.1:{self.dask_port}"}
-        self.config = config.replace(**changes)
+        self.config = config.replace(root=config.root if config.is_remote else str(config.local_folder))
+        self.airflow_port = self.mlflow_port = self.dask_port = 0
+        self._given = self.config
+        self._claims: list[socket.socket] = []
         self._lock: Any = None
 
     @property
@@ -71,9 +71,10 @@ class Stack:
     def start(self) -> None:
         """Start everything and wait until it is healthy. Raises ConfigError when this home runs already, ServiceDied with a log."""
         self._take_lock()
-        if swept := sweep_marked(self.mark):
-            self.report(f"ended {swept} processes that an earlier launcher left behind")
         try:
+            if swept := sweep_marked(self.mark, sessions=sessions_left(read_state(self._state_file))):
+                self.report(f"ended {swept} processes that an earlier launcher left behind")
+            self._choose_ports()  # after the sweep, so that addresses stay
             plain = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
             helper = {**plain, **discovery_environment(self.config), MARKER: self.mark}
             environment = {**airflow_environment(self.home, self.config, self.airflow_port, os.environ), MARKER: self.mark}
@@ -89,22 +90,26 @@ class Stack:
             self._start("airflow-dag-processor", [*airflow, "dag-processor"], environment)
             self._start("airflow-triggerer", [*airflow, "triggerer", "--skip-serve-logs"], environment)
             wait_until(self._is_ready, self.services, READY_S, "The stack")
+            self._release_claims()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End every service, Airflow first, then whatever of this stack is still there."""
-        for service in reversed(self.services):
-            service.terminate()
-        deadline = time.monotonic() + STOP_S
-        for service in self.services:
-            service.wait(max(0.1, deadline - time.monotonic()))
-        sweep_marked(self.mark)
-        for service in self.services:
-            service.wait(5)
-        self.services.clear()
-        if self._lock is not None:
+        """End every service, then whatever of this stack is still there. Ctrl-C waits until that is done: it takes half a minute at most."""
+        if self._lock is None:
+            return  # not started, or another launcher's: its processes carry the same mark
+        with undisturbed():
+            airflow = [service for service in self.services if service.name.startswith("airflow-")]
+            others = [service for service in self.services if service not in airflow]
+            for group in (airflow, others):  # Airflow first: its tasks use the others until they end
+                _end(group, STOP_S)
+            sweep_marked(self.mark, sessions=living_sessions(self._sessions()))
+            for service in self.services:
+                service.wait(5)
+            self.services.clear()
+            self._release_claims()
+            self._state_file.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
@@ -115,6 +120,7 @@ class Stack:
                 service.terminate()
                 service.wait(STOP_S)
                 self.services[place] = service.again()
+                self._keep_state()
                 return
         raise ConfigError(f"No service {name!r}. Running: {', '.join(service.name for service in self.services)}.")
 
@@ -130,11 +136,48 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
-            raise ConfigError(f"A stack runs in {self.home} already. Stop it, or use another root.") from error
+            state = read_state(self._state_file)
+            where = f" (process {state.launcher_pid}, Airflow {state.addresses.get('airflow', '?')})" if state else ""
+            raise ConfigError(f"A stack runs in {self.home} already{where}. Stop it, or use another root.") from error
         self._lock = lock
+
+    @property
+    def _state_file(self) -> Path:
+        return self.home / "stack.json"
+
+    def _keep_state(self) -> None:
+        addresses = {"airflow": self.airflow_url, "mlflow": self.mlflow_url, "dask": self.config.dask.scheduler}
+        write_state(self._state_file, os.getpid(), addresses, self._sessions())
+
+    def _sessions(self) -> list[Session]:
+        return [Session(service.name, service.process.pid, service.started) for service in self.services]
+
+    def _choose_ports(self) -> None:
+        self._release_claims()
+        self.airflow_port = self._claim(_preferred_airflow_port(), "Airflow")
+        changes: dict[str, Any] = {}
+        if self.starts_mlflow:
+            self.mlflow_port = self._claim(MLFLOW_PORT, "MLflow")
+            changes["mlflow"] = {"tracking_uri": f"http://127.0.0.1:{self.mlflow_port}"}
+        if self.starts_dask:
+            self.dask_port = self._claim(DASK_PORT, "Dask")
+            changes["dask"] = {"scheduler": f"tcp://127.0.0.1:{self.dask_port}"}
+        self.config = self._given.replace(**changes)
+
+    def _claim(self, preferred: int, name: str) -> int:
+        port, claim = claim_port(preferred)
+        self._claims.append(claim)
+        if port != preferred:
+            self.report(f"port {preferred} is taken, {name} uses {port}")
+        return port
+
+    def _release_claims(self) -> None:
+        while self._claims:
+            self._claims.pop().close()
 
     def _start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         self.services.append(Service(name, command, environment, self.home / "logs" / f"{name}.log", self.home))
+        self._keep_state()
 
     def _start_mlflow(self, environment: dict[str, str]) -> None:
         folder = self.config.local_folder
@@ -164,6 +207,7 @@ class Stack:
 
     def _migrate(self, environment: dict[str, str]) -> None:
         log = self.home / "logs" / "airflow-db-migrate.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as output:
             command = [sys.executable, "-m", "airflow", "db", "migrate"]
             code = subprocess.run(
@@ -183,19 +227,63 @@ class Stack:
             return False
 
 
-def main() -> int:
-    """Run the stack in the foreground until Ctrl-C or SIGTERM."""
+def _end(services: Sequence[Service], timeout_s: float) -> None:
+    for service in services:
+        service.terminate()
+    deadline = time.monotonic() + timeout_s
+    for service in services:
+        service.wait(max(0.1, deadline - time.monotonic()))
+
+
+def _preferred_airflow_port() -> int:
+    text = os.environ.get("AIRFLOW__API__PORT") or str(AIRFLOW_PORT)
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ConfigError(f"variable AIRFLOW__API__PORT = {text!r}: expected a port number, 1 to 65535.")
+    return int(text)
+
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that would end this process are ignored meanwhile, so that a second Ctrl-C leaves no orphans."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets them, and may not be asked for handlers here
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends the stack as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def end_on_signals() -> None:
+    """SIGTERM, a closed terminal and Ctrl-C (also where a shell had it ignored) all become KeyboardInterrupt in the main thread."""
+    for number in ENDING:
+        signal.signal(number, interrupt)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stack in the foreground until Ctrl-C or SIGTERM. 0 then; 1 when a component died, 2 for a bad configuration."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--root", help="where everything is kept")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, interrupt)
+    parser.add_argument("--home", type=Path, help="folder of the services' logs, secrets and databases; <root>/services by default")
+    options = parser.parse_args(arguments)
+    end_on_signals()
     try:
         config = load_config()
-        stack = Stack(config.replace(root=options.root) if options.root else config)
+        stack = Stack(config.replace(root=options.root) if options.root else config, home=options.home)
         print(f"Starting Airflow, MLflow and Dask (logs in {stack.home / 'logs'}) …", flush=True)
-        stack.start()
-        print_addresses(stack)
         try:
+            stack.start()
+            print_addresses(stack)
             while True:
                 time.sleep(1)
                 stack.require_alive()
@@ -207,11 +295,6 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 0
-
-
-def interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends the stack as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def print_addresses(stack: Stack) -> None:

@@ -1,4 +1,9 @@
-"""Child processes that can be found again: started in a session of their own, marked in their environment, swept without orphans."""
+"""Child processes that can be found again: each service in a session of its own, its environment marked, swept without orphans.
+
+Both are needed. Airflow's API server, executors and tasks and Dask's processes rename themselves (setproctitle), which erases the
+environment that /proc shows, so that the mark is gone and only the session is left; a process that makes its own session has
+only the mark.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -15,6 +20,7 @@ import psutil
 from discovery.errors import DiscoveryError
 
 MARKER = "DISCOVERY_STACK"  # environment variable that every process of one stack inherits, tasks included
+PORT_RANGE = 200
 
 
 class ServiceDied(DiscoveryError):
@@ -34,6 +40,7 @@ class Service:
                 list(command), env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
+        self.started = psutil.Process(self.process.pid).create_time()
 
     def again(self) -> Service:
         """The same service, started anew."""
@@ -65,15 +72,24 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def sweep_marked(mark: str, grace_s: float = 3.0) -> int:
-    """End every process whose environment carries the mark; how many there were. This process is spared."""
+def find_processes(mark: str, sessions: Collection[int] = ()) -> list[psutil.Process]:
+    """Every living process that carries the mark or is in one of the sessions, except this one and its own session."""
+    theirs = set(sessions) - {os.getsid(0)}
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARKER) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if os.getsid(process.pid) in theirs or process.environ().get(MARKER) == mark:
                 found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError):
             continue
+    return found
+
+
+def sweep_marked(mark: str, grace_s: float = 3.0, sessions: Collection[int] = ()) -> int:
+    """End every process that carries the mark or is in one of the sessions; how many there were."""
+    found = find_processes(mark, sessions)
     for process in found:
         _signal(process, signal.SIGTERM)
     _, alive = psutil.wait_procs(found, timeout=grace_s)
@@ -92,24 +108,41 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 def free_port(preferred: int) -> int:
     """The first port from `preferred` on, at most 200 further, that nobody on 127.0.0.1 listens on."""
-    for port in range(preferred, preferred + 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+    port, claim = claim_port(preferred)
+    claim.close()
+    return port
+
+
+def claim_port(preferred: int) -> tuple[int, socket.socket]:
+    """A free port that no other launcher gets while the returned claim is open; several seconds pass before a service binds it.
+
+    The claim is an abstract Unix socket named after the port: exclusive at once, and gone with its process however that ends.
+    """
+    for port in range(preferred, min(preferred + PORT_RANGE, 65536)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0discovery-port-{port}")
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise DiscoveryError(f"No free port from {preferred} to {preferred + 199} on 127.0.0.1. End something that listens there.")
+            return port, claim
+        except OSError:
+            claim.close()
+    raise DiscoveryError(
+        f"No free port from {preferred} to {preferred + PORT_RANGE - 1} on 127.0.0.1. End something that listens there."
+    )
 
 
 def wait_until(ready: object, services: Sequence[Service], timeout_s: float, what: str) -> None:
     """Poll `ready()` until it is true. Raises ServiceDied when a service ends first, DiscoveryError after the time."""
     assert callable(ready)
     deadline = time.monotonic() + timeout_s
-    while not ready():
-        for service in services:
+    while True:
+        is_ready = ready()
+        for service in services:  # also when ready: somebody else's server may have answered on the port of one that died
             service.require_alive()
+        if is_ready:
+            return
         if time.monotonic() > deadline:
             logs = "\n".join(f"--- {service.log}\n{tail(service.log, 5)}" for service in services)
             raise DiscoveryError(f"{what} was not ready after {timeout_s:g} s.\n{logs}")

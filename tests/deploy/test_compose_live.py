@@ -139,7 +139,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     }
     for name in OURS:
         environment[name]["AIRFLOW__API__HOST"] = "127.0.0.1"  # in a container the network is the border
-    environment["mlflow"]["AWS_ENDPOINT_URL"] = environment["mlflow"]["DISCOVERY_S3__ENDPOINT_URL"]
     made = Deployment(environment, ports["api"], ports["mlflow"], ports["s3"], socket, folder)
 
     def start(name: str, command: list[str]) -> None:
@@ -224,7 +223,7 @@ def test_a_request_runs_through_every_part(deployment: Deployment, bucket: Any) 
     assert run["info"]["status"] == "FINISHED"
     assert [path for path in bucket.find("discovery/mlflow") if path.endswith("gallery.html")]
     assert b"<figure>" in _artifact(deployment, published["mlflow_run_id"], "gallery.html")
-    assert "discovery" in (deployment.folder / "logs" / "dask-worker.log").read_text() or _worker_did_something(deployment)
+    assert _loaded_by_workers(deployment, "discovery.stages.embed") and _loaded_by_workers(deployment, "timm")
 
 
 def _artifact(deployment: Deployment, run_id: str, path: str) -> bytes:
@@ -232,9 +231,14 @@ def _artifact(deployment: Deployment, run_id: str, path: str) -> bytes:
     return httpx.get(url, params={"run_uuid": run_id, "path": path}).content
 
 
-def _worker_did_something(deployment: Deployment) -> bool:
-    """Whether the scheduler lived through client connections; the tasks' own settings leave no other place to compute."""
-    return "Receive client connection" in (deployment.folder / "logs" / "dask-scheduler.log").read_text()
+def _loaded_by_workers(deployment: Deployment, module: str) -> bool:
+    """Whether every Dask worker imported a module, which only the work that reached it does."""
+    from distributed import Client
+
+    address = deployment.cli["DISCOVERY_DASK__SCHEDULER"]
+    with Client(address, timeout=20, set_as_default=False) as client:
+        answers = client.run(eval, f"{module!r} in __import__('sys').modules")
+    return bool(answers) and all(answers.values())
 
 
 @pytest.mark.live

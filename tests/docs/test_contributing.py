@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.docs.examples import PROJECT, examples
 
 from discovery.core.measures import MEASURES, measure_image
+from tests.docs.examples import PROJECT, examples
 
 PAGE = "CONTRIBUTING.md"
 EXAMPLES = examples(PAGE)

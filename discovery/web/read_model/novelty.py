@@ -112,7 +112,7 @@ def neighbours_of(ids: list[str], distances: list[float], located: dict[str, Lis
 
 def _ranked(table: pa.Table) -> pa.Table:
     """Most novel first, ties by id, as `discovery score` ranks them."""
-    order = pc.sort_indices(table, sort_keys=[("novelty", "descending"), ("asset_id", "ascending")], null_placement="at_end")
+    order = pc.sort_indices(table, sort_keys=[("novelty", "descending"), ("asset_id", "ascending")])
     return table.take(order)
 
 
