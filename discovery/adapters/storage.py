@@ -2,6 +2,7 @@
 
     assets/ab/cd/<sha256>                      bytes by their own hash, written once
     thumbnails/<px>/ab/<sha256>.webp
+    encoders/<key>.json                        what an encoder is, remembered so that it need not be loaded
     artifacts/<stage>/<key>/<role>-<sha256>.*  files of a record
     artifacts/<stage>/<key>/record.json        written last: its presence is the commit
 

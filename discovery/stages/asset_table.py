@@ -28,7 +28,7 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
     """One row an asset, ascending by asset_id.
 
     Columns: asset_id, source_uri (its first), format, width_px, height_px, size_bytes, modified_at, folder, category (the folder's
-    name), one a measure, group_id, component_id, is_keeper, novelty, p_value, q_value, is_novel, manifest_id, report_id.
+    name), one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value, q_value, is_novel, manifest_id, report_id.
     """
     rows: dict[str, dict[str, Any]] = {}
     for embedded in embedding_sets(snapshot, ws):
@@ -41,7 +41,9 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
             if row["asset_id"] in accepted:
                 about = {"category": row["folder"], "manifest_id": manifest.id, "report_id": report.id}
                 rows.setdefault(row["asset_id"], {**row, **about})
-        for row in ws.store.read_table(report, "measures", ["asset_id", *sorted(MEASURES)]).to_pylist():
+        measured = ws.store.read_table(report, "measures")
+        known = [name for name in ("asset_id", *sorted(MEASURES)) if name in measured.column_names]  # a measure may be younger
+        for row in measured.select(known).to_pylist():
             if row["asset_id"] in rows:
                 rows[row["asset_id"]].update(row)
     _add_duplicates(rows, snapshot, ws)

@@ -14,6 +14,7 @@ from discovery.adapters.encoders import Encoder, load_encoder
 from discovery.adapters.storage import Store, table_to_parquet
 from discovery.errors import EncoderMismatch
 from discovery.stages.check import accepted_assets
+from discovery.stages.known_encoder import encoder_spec
 from discovery.stages.shards import ShardTask, fill_missing, read_asset, sources_of, worker_store
 from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, QualityReport
 from discovery.workspace import Workspace
@@ -24,8 +25,8 @@ def embed(manifest: Manifest, report: QualityReport, ws: Workspace) -> Embedding
 
     Raises EncoderNotFound, SchedulerUnreachable, CorruptArtifact. Tally: embed_shard.computed, embed_shard.reused, in assets.
     """
-    encoder = load_encoder(ws.config.encoder, ws.config.s3)
-    encoder_id = encoder.spec.encoder_id
+    spec = encoder_spec(ws)
+    encoder_id = spec.encoder_id
     key = ws.key(EmbeddingSet, [], [manifest.id, report.id], encoder_id=encoder_id)
     if (found := ws.find(EmbeddingSet, key)) is not None:
         ws.tally["embed_shard.reused"] += found.assets
@@ -38,7 +39,7 @@ def embed(manifest: Manifest, report: QualityReport, ws: Workspace) -> Embedding
     return ws.commit(
         EmbeddingSet(
             id=key, inputs=(manifest.id, report.id, *(shard.id for shard in shards)), created_at=ws.clock(), files=(file,),
-            manifest_id=manifest.id, report_id=report.id, encoder_id=encoder_id, dim=encoder.spec.dim, assets=len(needed),
+            manifest_id=manifest.id, report_id=report.id, encoder_id=encoder_id, dim=spec.dim, assets=len(needed),
             shards=tuple(shard.id for shard in shards),
         )
     )  # fmt: skip

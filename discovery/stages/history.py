@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from discovery.errors import ConfigError, CorruptArtifact, UnknownRecord
+from discovery.stages.known_encoder import encoder_spec
 from discovery.types import EmbeddingSet, IndexSnapshot, Manifest
 from discovery.workspace import Workspace
 
@@ -27,9 +28,7 @@ def current_snapshot(ws: Workspace) -> IndexSnapshot:
     if len(heads) == 1 and ws.config.encoder.name == "default":
         return load_snapshot(heads[0].snapshot_id, ws)
     if heads:
-        from discovery.adapters.encoders import load_encoder
-
-        encoder_id = load_encoder(ws.config.encoder, ws.config.s3).spec.encoder_id
+        encoder_id = encoder_spec(ws).encoder_id
         for head in heads:
             if head.encoder_id == encoder_id:
                 return load_snapshot(head.snapshot_id, ws)

@@ -9,16 +9,19 @@ import numpy as np
 import discovery
 from discovery.adapters.encoders import encode_pictures, load_encoder
 from discovery.config import Config, EncoderConfig, S3Config
-from discovery.core.measures import measure_image
+from discovery.core.measures import MEASURES, measure_image
 from discovery.spec import parse_spec
+from discovery.stages.asset_table import asset_table
 from discovery.stages.check import check
 from discovery.stages.curate import curate
 from discovery.stages.dedupe import dedupe
 from discovery.stages.embed import embed
+from discovery.stages.history import current_snapshot
 from discovery.stages.index import index
 from discovery.stages.ingest import ingest
 from discovery.stages.score import score
-from discovery.workspace import open_workspace
+from discovery.types import IndexSnapshot
+from discovery.workspace import Workspace, open_workspace
 
 SPEC = """
 name: from-the-page
@@ -37,19 +40,20 @@ def main(pictures: str, root: str) -> dict[str, object]:
 
     config = Config(root=root).replace(encoder={"name": "colour_grid"}, dask={"scheduler": "inline"})
     with open_workspace(config) as ws:
-        manifest = ingest([pictures], ws)
-        report = check(manifest, ws)
-        embeddings = embed(manifest, report, ws)
-        duplicates = dedupe(manifest, embeddings, ws)
-        score(manifest, embeddings, duplicates, ws)
-        snapshot = index(manifest, embeddings, duplicates, ws)
+        added = MEASURES.pop("colourfulness")  # a library that was filled before the measure was written
+        run_chain(pictures, ws)
+        MEASURES["colourfulness"] = added
+        older = asset_table(current_snapshot(ws), ws, [])["colourfulness"].to_pylist()
+        snapshot = run_chain(pictures, ws)
+        newer = asset_table(current_snapshot(ws), ws, [])["colourfulness"].to_pylist()
         version = curate(parse_spec(SPEC), ws)
-        columns = ws.store.read_table(report, "measures").column_names
     return {
         "library": str(Path(discovery.__file__).parents[1]),
         "red": measure_image(np.full((4, 4, 3), (255, 0, 0), np.uint8))["colourfulness"],
         "grey": measure_image(np.full((1, 1, 3), 128, np.uint8))["colourfulness"],
-        "columns": columns,
+        "older": older,
+        "newer": newer,
+        "embedded": ws.tally["embed_shard.computed"],
         "shape": list(vectors.shape),
         "dtype": str(vectors.dtype),
         "norms": np.linalg.norm(vectors, axis=1).tolist(),
@@ -60,6 +64,15 @@ def main(pictures: str, root: str) -> dict[str, object]:
         "bound": version.optimality_bound,
         "leaked": version.leaked,
     }
+
+
+def run_chain(pictures: str, ws: Workspace) -> IndexSnapshot:
+    manifest = ingest([pictures], ws)
+    report = check(manifest, ws)
+    embeddings = embed(manifest, report, ws)
+    duplicates = dedupe(manifest, embeddings, ws)
+    score(manifest, embeddings, duplicates, ws)
+    return index(manifest, embeddings, duplicates, ws)
 
 
 if __name__ == "__main__":

@@ -142,6 +142,11 @@ def test_running_again_reads_and_computes_nothing(chain: Chain) -> None:
     assert set(grown) == {"embed_shard.reused"}
 
 
+def test_a_run_with_nothing_to_embed_does_not_load_the_encoder(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("discovery.stages.known_encoder.load_encoder", lambda *arguments: pytest.fail("the encoder was loaded"))
+    assert run_pipeline([str(chain.source)], chain.ws, spec=SPEC).published == chain.result.published
+
+
 def test_the_digest_does_not_depend_on_place_shards_or_store(chain: Chain, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(chain.source, moved)
