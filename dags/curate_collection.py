@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from airflow.sdk import Param, dag, get_current_context, task
+from datetime import timedelta
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
 
 from discovery.airflow import tasks
 from discovery.airflow.assets import DATASET_VERSION
@@ -22,7 +25,13 @@ PARAMS = {
         None, type=["null", "integer"], minimum=1, title="Budget", description="Replaces the budget of the spec"
     ),
     "dry_run": Param(False, type="boolean", title="Preview only", description="Count what the spec would give; publish nothing"),
+    "approval": Param(
+        False, type="boolean", title="Ask first", description="Wait, at most a week, until somebody approves the preview"
+    ),
 }
+COUNTS = """{% set found = ti.xcom_pull(task_ids="preview") %}
+**{{ found.assets }}** assets of {{ found.candidates }} candidates. Splits: {{ found.splits }}. Removed: {{ found.removed }}.
+"""
 
 
 @dag(
@@ -33,20 +42,28 @@ PARAMS = {
     params=PARAMS,
     default_args=TASK_DEFAULTS,
     tags=TAGS,
-    doc_md="Makes and publishes a dataset version from a collection spec over the current index; a preview counts first, and can be all.",
+    doc_md="Makes and publishes a dataset version from a collection spec over the current index; a preview counts first, can be all, and can wait for approval.",
 )
 def curate_collection() -> None:
-    """Preview → curate → publish."""
+    """Preview → (approve) → curate → publish."""
 
     @task
     def preview(params=None):
         return tasks.preview(params)
 
-    @task.short_circuit
-    def wants_version(counted, params=None):
-        return not params["dry_run"]
+    @task.branch
+    def decide(params=None):
+        return tasks.after_preview(params)
 
-    @task
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Publish {{ ti.xcom_pull(task_ids='preview').name }}?",
+        body=COUNTS,
+        response_timeout=timedelta(days=7),
+        execution_timeout=None,  # would replace response_timeout, and the task takes no slot while it waits
+    )
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)  # one of its two ways is skipped
     def curate(params=None):
         return tasks.curate(params)
 
@@ -56,8 +73,10 @@ def curate_collection() -> None:
         outlet_events[DATASET_VERSION].extra = tasks.dataset_event(published)
         return published
 
+    decision = decide()
     version = curate()
-    wants_version(preview()) >> version
+    preview() >> decision >> approve >> version
+    decision >> version
     publish(version)
 
 

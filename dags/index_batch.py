@@ -16,10 +16,10 @@ from discovery.airflow.defaults import TAGS, TASK_DEFAULTS
     max_active_runs=1,
     default_args=TASK_DEFAULTS,
     tags=TAGS,
-    doc_md="Consumes `embeddings`, emits `index`. One at a time, since novelty is scored against what was indexed before.",
+    doc_md="Consumes `embeddings`, emits `index`. One at a time, since novelty is scored against what was indexed before. Last, indexes whatever earlier batches left behind.",
 )
 def index_batch() -> None:
-    """Dedupe → score → index → the asset `index`."""
+    """Dedupe → score → index → the asset `index`; then catch up."""
 
     @task(inlets=[EMBEDDINGS])
     def dedupe(dag_run=None):
@@ -43,8 +43,12 @@ def index_batch() -> None:
         }
         return snapshot
 
+    @task
+    def catch_up(found):
+        return tasks.catch_up(found["embeddings"])
+
     found = dedupe()
-    index(found, score(found))
+    index(found, score(found)) >> catch_up(found)
 
 
 index_batch()

@@ -11,7 +11,7 @@ import httpx
 
 from discovery.errors import DiscoveryError
 
-ENDED = frozenset({"success", "failed"})
+READ_ATTEMPTS = 4  # of a request that changes nothing; a loaded server may take its time
 
 
 class RunFailed(DiscoveryError):
@@ -42,20 +42,37 @@ class AirflowClient:
         """The JSON answer of one request. Raises DiscoveryError with the server's words when it refuses."""
         for attempt in range(2):
             if "Authorization" not in self.http.headers:
-                answer = self.http.post("/auth/token", json={"username": self.user, "password": self.password})
+                answer = self._send("POST", "/auth/token", {"username": self.user, "password": self.password})
                 _require_ok(answer)
                 self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-            answer = self.http.request(method, path, json=json)
+            answer = self._send(method, path, json)
             if answer.status_code not in (401, 403) or attempt:
                 break
             del self.http.headers["Authorization"]
         _require_ok(answer)
         return answer.json() if answer.content else None
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
-        """Start a run; its id."""
-        answer = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf)})
-        return str(answer["dag_run_id"])
+    def _send(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
+        # a login may be repeated, a trigger may not: it could have arrived
+        attempts = READ_ATTEMPTS if method == "GET" or path == "/auth/token" else 1
+        for attempt in range(attempts):
+            try:
+                return self.http.request(method, path, json=json, **options)
+            except httpx.TransportError as error:
+                if attempt == attempts - 1:
+                    raise DiscoveryError(
+                        f"Airflow at {self.http.base_url} does not answer {method} {path}: {type(error).__name__} {error}. "
+                        "Is it running? Its log is services/logs/airflow-api-server.log under the root."
+                    ) from error
+            time.sleep(2**attempt / 2)
+        raise AssertionError("unreachable")
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any], partition_key: str = "") -> str:
+        """Start a run; its id. partition_key: the batch that a scheduled DAG does again, alone."""
+        request: dict[str, Any] = {"logical_date": None, "conf": dict(conf)}
+        if partition_key:
+            request["partition_key"] = partition_key
+        return str(self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", request)["dag_run_id"])
 
     def wait_for_dag(self, dag_id: str, timeout_s: float = 120) -> None:
         """Until the DAG was parsed and can be triggered."""
@@ -100,9 +117,8 @@ class AirflowClient:
         """The last lines of a task's newest log."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         tries = int(self.call("GET", path)["try_number"])
-        answer = self.http.get(
-            f"{path}/logs/{max(tries, 1)}", params={"full_content": "true"}, headers={"Accept": "application/json"}
-        )
+        options = {"params": {"full_content": "true"}, "headers": {"Accept": "application/json"}}
+        answer = self._send("GET", f"{path}/logs/{max(tries, 1)}", **options)
         events = answer.json().get("content", []) if answer.is_success else []
         return "\n".join(line for event in events[-lines:] for line in _readable(event))
 

@@ -13,4 +13,5 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(hours=12),  # a task that uses Dask must have one: a lost client waits for ever
+    "show_return_value_in_logs": False,  # a record; the counts are in the line before
 }

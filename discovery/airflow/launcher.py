@@ -30,7 +30,7 @@ from discovery.config import Config, load_config
 from discovery.errors import ConfigError, DiscoveryError
 
 READY_S = 180.0
-STOP_S = 20.0
+AIRFLOW_STOP_S, OTHERS_STOP_S = 15.0, 8.0  # idle they take 8 and 2; a running task is tried again by the next start
 AIRFLOW_PORT, MLFLOW_PORT, DASK_PORT = 8080, 5000, 8786  # their usual ones; the next free one when taken
 
 
@@ -102,8 +102,8 @@ class Stack:
         with undisturbed():
             airflow = [service for service in self.services if service.name.startswith("airflow-")]
             others = [service for service in self.services if service not in airflow]
-            for group in (airflow, others):  # Airflow first: its tasks use the others until they end
-                _end(group, STOP_S)
+            _end(airflow, AIRFLOW_STOP_S)  # first: its tasks use the others until they end
+            _end(others, OTHERS_STOP_S)
             sweep_marked(self.mark, sessions=living_sessions(self._sessions()))
             for service in self.services:
                 service.wait(5)
@@ -118,7 +118,7 @@ class Stack:
         for place, service in enumerate(self.services):
             if service.name == name:
                 service.terminate()
-                service.wait(STOP_S)
+                service.wait(AIRFLOW_STOP_S)
                 self.services[place] = service.again()
                 self._keep_state()
                 return
@@ -194,14 +194,16 @@ class Stack:
     def _start_dask(self, environment: dict[str, str]) -> None:
         address = f"127.0.0.1:{self.dask_port}"
         environment = {**environment, "OMP_NUM_THREADS": "1"}
-        scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", f"tcp://{address}", "--no-dashboard"]
+        # without a dashboard both still answer HTTP (metrics, health), and on 0.0.0.0 unless told where
+        loopback = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", f"tcp://{address}", *loopback]
         self._start("dask-scheduler", scheduler, environment)
         workers = str(self.config.dask.workers or os.cpu_count() or 1)
         scratch = self.home / "dask"
         scratch.mkdir(exist_ok=True)
         worker = [
             sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nworkers", workers, "--nthreads", "1", "--host",
-            "127.0.0.1", "--no-dashboard", "--local-directory", str(scratch), "--death-timeout", "60",
+            "127.0.0.1", *loopback, "--local-directory", str(scratch), "--death-timeout", "60",
         ]  # fmt: skip
         self._start("dask-workers", worker, environment)
 
@@ -288,7 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 time.sleep(1)
                 stack.require_alive()
         finally:
-            print("Stopping …", flush=True)
+            if stack.services:
+                print("Stopping …", flush=True)
             stack.stop()
     except DiscoveryError as error:
         print(f"discovery: {error}", file=sys.stderr)

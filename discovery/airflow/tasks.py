@@ -178,6 +178,14 @@ def preview(params: Mapping[str, Any]) -> Json:
         }
 
 
+def after_preview(params: Mapping[str, Any]) -> str | None:
+    """The task that follows the preview: nothing for a preview only, a person's approval when asked for, else the collection."""
+    if params["dry_run"]:
+        log.info("preview only: nothing is curated")
+        return None
+    return "approve" if params["approval"] else "curate"
+
+
 def publish(params: Mapping[str, Any], version: Json, records: Mapping[str, Json] | None = None, context: Any = None) -> Json:
     """The version in MLflow, and the run that made it; the page's address goes to XCom for the task's button."""
     from discovery.publish import publish_run, publish_version
@@ -200,18 +208,20 @@ def publish(params: Mapping[str, Any], version: Json, records: Mapping[str, Json
 # for the scheduled chain
 
 
-def batch_manifest(batch: str) -> Json:
-    """The manifest of a batch id. Fails without retry when the batch was never ingested."""
-    from discovery.errors import UnknownRecord
+def batch_manifest(batch: str | None) -> Json:
+    """The manifest of a batch id, which is the run's partition key. Fails without retry when there is none or it was never ingested."""
+    from discovery.errors import InvalidInput, UnknownRecord
 
     with task_workspace() as ws:
+        if not batch:
+            raise InvalidInput("This run has no partition key, so it has no batch. Trigger it with a batch id as its partition key.")
         manifest_id = ws.catalog.get_name(BATCH, batch)
         if manifest_id is None:
             raise UnknownRecord(f"No batch {batch!r} was ingested. Trigger ingest_batch first.")
         return ws.catalog.get_record(manifest_id).to_dict()
 
 
-def batch_embeddings(batch: str) -> Json:
+def batch_embeddings(batch: str | None) -> Json:
     """The embedding set of a batch id, made by embed_batch."""
     from discovery.errors import UnknownRecord
     from discovery.types import EmbeddingSet
@@ -222,6 +232,38 @@ def batch_embeddings(batch: str) -> Json:
             if isinstance(record, EmbeddingSet) and record.manifest_id == manifest["id"]:
                 return record.to_dict()
         raise UnknownRecord(f"Batch {batch!r} has no embeddings yet. Trigger embed_batch for it first.")
+
+
+def catch_up(embeddings: Json) -> Json:
+    """Index what earlier batches left behind: embedded by the same encoder, in no index. Oldest first; ids of what was added.
+
+    A lost event or a failed run of index_batch so costs at most the time until the next batch.
+    """
+    from discovery.stages.dedupe import dedupe as dedupe_stage
+    from discovery.stages.history import head_snapshot
+    from discovery.stages.index import index as index_stage
+    from discovery.stages.score import score as score_stage
+    from discovery.types import EmbeddingSet, Manifest
+
+    encoder_id = _embeddings(embeddings).encoder_id
+    added: list[str] = []
+    with task_workspace() as ws:
+        newest: dict[str, EmbeddingSet] = {}  # of each manifest; its older sets were made under other check settings
+        for record in ws.catalog.records(EmbeddingSet.stage):
+            if isinstance(record, EmbeddingSet) and record.encoder_id == encoder_id:
+                newest.setdefault(record.manifest_id, record)
+        for left in reversed(newest.values()):
+            head = head_snapshot(encoder_id, ws)
+            manifest = ws.catalog.get_record(left.manifest_id)
+            if not isinstance(manifest, Manifest) or (head is not None and manifest.id in head.manifests):
+                continue
+            duplicates = dedupe_stage(manifest, left, ws)
+            score_stage(manifest, left, duplicates, ws)
+            index_stage(manifest, left, duplicates, ws)
+            log.info("catch up: manifest %s, %s assets", manifest.id, left.assets)
+            added.append(manifest.id)
+    log.info("catch up: %s batches were left behind and are indexed now", len(added))
+    return {"encoder_id": encoder_id, "manifests": added}
 
 
 def refresh(context: Any = None) -> list[Json]:
@@ -254,10 +296,14 @@ def refresh(context: Any = None) -> list[Json]:
 
 
 def maintain(compact: bool = False) -> Json:
-    """Merge segments when there are many; the snapshot that is current then."""
+    """Merge segments when there are many; the snapshot that is current then. Skipped, with all after it, while there is no index."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
     from discovery.stages.maintain import maintain as stage
 
     with task_workspace() as ws:
+        if not ws.catalog.heads():
+            raise AirflowSkipException(f"There is no index under {ws.config.root} yet, so there is nothing to maintain.")
         snapshot = stage(ws, compact=compact)
         return done(snapshot, ws, elements=snapshot.elements, segments=len(snapshot.segments))
 

@@ -15,7 +15,7 @@ State = Literal["ingested", "quality_failed", "checked", "embedded", "deduplicat
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One manifest and what was made of it; None for what the chain has not reached."""
+    """One manifest and what was made of it; None for what the chain has not reached. `reference_id` is empty on a first run."""
 
     manifest_id: str
     created_at: str
@@ -34,6 +34,7 @@ class Run:
     exact_groups: int | None
     near_groups: int | None
     novelty_id: str | None
+    reference_id: str | None
     candidates: int | None
     novel: int | None
     fdr: float | None
@@ -218,6 +219,7 @@ def _run(chain: Chain) -> Run:
         exact_groups=duplicates.exact_groups if duplicates else None,
         near_groups=duplicates.near_groups if duplicates else None,
         novelty_id=novelty.id if novelty else None,
+        reference_id=novelty.reference_id if novelty else None,
         candidates=novelty.candidates if novelty else None,
         novel=novelty.novel if novelty else None,
         fdr=novelty.fdr if novelty else None,
