@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from discovery.airflow.client import AirflowClient
 from discovery.airflow.launcher import Stack
-from discovery.airflow.processes import MARKER
+from discovery.airflow.processes import find_processes
 from discovery.config import load_config
 from discovery.errors import DiscoveryError
 from discovery.pipeline import run_pipeline
@@ -150,6 +151,35 @@ def test_a_batch_goes_through_the_four_scheduled_dags(stack: Stack, client: Airf
     assert newest["dataset_version"]["extra"]["name"] == "kept" and newest["dataset_version"]["extra"]["mlflow_run_id"]
 
 
+def test_one_batch_is_done_again_by_its_partition_key(client: AirflowClient) -> None:
+    def runs(dag_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = client.call("GET", f"/api/v2/dags/{dag_id}/dagRuns?order_by=-run_after")["dag_runs"]
+        return found
+
+    before = {dag_id: len(runs(dag_id)) for dag_id in ("ingest_batch", "index_batch")}
+    first = client.xcom("embed_batch", runs("embed_batch")[0]["dag_run_id"], "embed")
+    again = client.trigger("embed_batch", {}, partition_key="b002")
+    client.wait("embed_batch", again, 120)
+    assert client.xcom("embed_batch", again, "embed") == first  # nothing was computed
+    _until(lambda: len(runs("index_batch")) > before["index_batch"] and runs("index_batch")[0]["state"] == "success", 120)
+    assert runs("index_batch")[0]["partition_key"] == "b002"
+    assert len(runs("ingest_batch")) == before["ingest_batch"]
+
+
+def test_a_collection_waits_for_approval(client: AirflowClient) -> None:
+    run_id = client.trigger("curate_collection", {"spec": "name: asked\nbudget: 5\n", "approval": True})
+    _until(lambda: client.state("curate_collection", run_id).tasks.get("approve") == "awaiting_input", 120)
+    detail = f"/api/v2/dags/curate_collection/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+    assert "**5** assets of" in client.call("GET", detail)["body"]
+    client.call("PATCH", detail, {"chosen_options": ["Approve"], "params_input": {}})
+    assert client.wait("curate_collection", run_id, 120).tasks["publish"] == "success"
+
+
+def test_the_server_refuses_a_wrong_form(client: AirflowClient) -> None:
+    with pytest.raises(DiscoveryError, match=r"answered 400.*0 is less than the minimum of 1"):
+        client.trigger("visual_discovery", {"source": "x", "budget": 0})
+
+
 def _chain_states(last_state: object) -> list[str]:
     assert callable(last_state)
     return [last_state(dag_id) for dag_id in ("ingest_batch", "embed_batch", "index_batch", "refresh_collections")]
@@ -170,9 +200,10 @@ def test_a_usage_error_fails_at_once_with_what_to_do(client: AirflowClient, tmp_
 
 
 def test_everything_listens_on_loopback_only(stack: Stack) -> None:
-    ours = {process.pid for process in _processes(stack.mark)}
+    ours = {process.pid for process in find_processes(stack.mark, _session_ids(stack))}
     listening = [c.laddr for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in ours]
-    assert listening and all(address.ip == "127.0.0.1" for address in listening), listening
+    assert {stack.airflow_port, stack.mlflow_port, stack.dask_port} <= {address.port for address in listening}
+    assert all(address.ip == "127.0.0.1" for address in listening), listening
 
 
 def test_the_pages_refuse_anonymous_callers(stack: Stack) -> None:
@@ -182,8 +213,10 @@ def test_the_pages_refuse_anonymous_callers(stack: Stack) -> None:
 
 def test_stop_leaves_no_process_and_no_port(stack: Stack) -> None:
     ports = [stack.airflow_port, stack.mlflow_port, stack.dask_port]
+    sessions = _session_ids(stack)
+    assert len(sessions) == 7
     stack.stop()
-    assert list(_processes(stack.mark)) == []
+    assert find_processes(stack.mark, sessions) == []
     for port in ports:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
@@ -201,13 +234,8 @@ def _kill_scheduler_and_its_tasks(stack: Stack) -> None:
     scheduler.wait(10)
 
 
-def _processes(mark: str) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARKER) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                yield process
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+def _session_ids(stack: Stack) -> list[int]:
+    return [service.process.pid for service in stack.services]
 
 
 def _until(condition: object, timeout_s: float) -> None:

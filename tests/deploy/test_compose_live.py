@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class Deployment:
     s3_port: int
     postgres: str
     folder: Path
+    local: Callable[[str], str]
     services: list[Service] = field(default_factory=list)
 
     @property
@@ -122,6 +123,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         filled = (
             filled.replace("127.0.0.1:5000", f"127.0.0.1:{ports['mlflow']}")
             .replace("/opt/discovery", str(ROOT))
+            .replace("127.0.0.1:8080", f"127.0.0.1:{ports['api']}")
+            .replace("'127.0.0.1', 8786", f"'127.0.0.1', {ports['dask']}")
             .replace("/var/lib/airflow", str(folder / "airflow"))
         )
         return str(ports["api"]) if filled == "8080" else filled
@@ -139,7 +142,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     }
     for name in OURS:
         environment[name]["AIRFLOW__API__HOST"] = "127.0.0.1"  # in a container the network is the border
-    made = Deployment(environment, ports["api"], ports["mlflow"], ports["s3"], socket, folder)
+    made = Deployment(environment, ports["api"], ports["mlflow"], ports["s3"], socket, folder, local)
 
     def start(name: str, command: list[str]) -> None:
         python = [sys.executable if part == "python" else local(part) for part in command]
@@ -257,3 +260,16 @@ def test_the_command_line_with_the_same_settings_computes_nothing_more(deploymen
     verified = cli("verify")
     assert verified["checked"] > PICTURES and verified["corrupt"] == verified["missing"] == []
     assert [row["name"] for row in cli("versions")["versions"]] == ["team"]
+
+
+@pytest.mark.live
+@pytest.mark.timeout(300)
+def test_the_health_checks_pass(deployment: Deployment) -> None:
+    services = compose()["services"]
+    checked = [name for name in OURS if "healthcheck" in services[name]]
+    assert set(OURS) - set(checked) == {"dask-worker"}  # the scheduler notices a lost one by itself
+    for name in checked:
+        _, *command = services[name]["healthcheck"]["test"]
+        python = [sys.executable if part == "python" else deployment.local(part) for part in command]
+        done = subprocess.run(python, env=deployment.environment[name], cwd=deployment.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{name}: {done.stdout[-500:]}{done.stderr[-1500:]}"

@@ -30,7 +30,9 @@ def store_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         original.resize((120, 90)).save(folder / "first" / "smaller.png")
     (folder / "first" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     Image.fromarray(rng.integers(0, 2, (120, 160), np.uint8) * 255).convert("RGB").save(folder / "second" / HOSTILE)
-    config = Config(root=str(tmp_path_factory.mktemp("root") / "store")).replace(dask={"scheduler": "inline"})
+    fdr = 0.6  # with 50 calibration rows the lowest p of 26 candidates has q 26 / 51
+    config = Config(root=str(tmp_path_factory.mktemp("root") / "store"))
+    config = config.replace(dask={"scheduler": "inline"}, novelty={"fdr": fdr})
     with open_workspace(config) as ws:
         for batch in ("first", "second"):
             run_pipeline([str(folder / batch)], ws, spec=parse_spec("name: shown\nbudget: 12\n"))

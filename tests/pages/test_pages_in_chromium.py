@@ -6,10 +6,13 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from discovery.config import Config
 from discovery.web.app import create_app
@@ -114,3 +117,88 @@ def test_a_narrow_dark_screen_needs_no_sideways_scrolling(browser: Browser, addr
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, section
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     context.close()
+
+
+def test_what_is_seen_has_an_address(page: Page, address: str) -> None:
+    page.goto(f"{address}/#novel")
+    page.get_by_role("group", name="Which candidates").get_by_role("link", name="Novel").click()
+    page.wait_for_selector(".card.is-novel")
+    assert page.url.endswith("#novel?show=novel")
+    assert page.locator(".card:not(.is-novel)").count() == 0
+    page.locator(".card .picture").first.click()
+    page.locator("dialog dl").wait_for()
+    shared = page.url
+    page.keyboard.press("Escape")
+    page.wait_for_url(f"{address}/#novel?show=novel")
+    assert page.evaluate("document.activeElement.className") == "picture"  # where the reader was
+    page.goto("about:blank")
+    page.goto(shared)
+    page.locator("dialog dl").wait_for()
+    assert HOSTILE in page.locator("dialog").inner_text()
+
+
+def test_the_keyboard_steps_through_pictures_and_sections(page: Page, address: str) -> None:
+    page.goto(f"{address}/#novel")
+    names = page.locator(".card figure:first-child .name")
+    names.nth(1).wait_for()
+    page.locator(".card .picture").first.press("Enter")
+    page.locator("dialog dl").wait_for()
+    page.keyboard.press("ArrowRight")
+    page.locator("#detail-name", has_text=names.nth(1).inner_text()).wait_for()
+    page.keyboard.press("ArrowLeft")
+    page.locator("#detail-name", has_text=HOSTILE).wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("4")
+    page.get_by_role("heading", name="Dataset versions").wait_for()
+    assert page.locator("nav [aria-current]").inner_text() == "Versions"
+
+
+def test_a_version_shows_its_members_by_split(page: Page, address: str) -> None:
+    page.goto(f"{address}/#versions")
+    page.get_by_role("link", name="shown@2").click()
+    page.locator(".tiles figure").first.wait_for()
+    assert page.locator(".tiles figure").count() == 12
+    page.get_by_role("group", name="Split").get_by_role("link", name="train").click()
+    page.wait_for_function("document.querySelectorAll('.tiles figure').length < 12")
+    assert all("train" in text for text in page.locator(".tiles figure").all_inner_texts())
+
+
+def test_a_kind_of_duplicates_that_does_not_occur_is_said(page: Page, address: str) -> None:
+    page.goto(f"{address}/#duplicates?kind=exact")
+    page.get_by_text("No group of this kind.").wait_for()
+
+
+def test_a_first_run_has_nothing_to_compare_with_and_says_so(page: Page, address: str) -> None:
+    page.goto(f"{address}/")
+    page.locator("tbody tr").last.get_by_text("no reference yet").wait_for()
+
+
+def test_an_empty_root_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.route("**/*", lambda route: answer_from(TestClient(create_app(lambda: None, Config(root=str(tmp_path)))), route))
+    for section in ("overview", "novel", "duplicates"):
+        page.goto(f"http://empty.example/#{section}")
+        page.get_by_text("Trigger the DAG visual_discovery").wait_for()
+    page.goto("http://empty.example/#versions")
+    page.get_by_text("Trigger curate_collection").wait_for()
+    assert list(tmp_path.iterdir()) == []  # looking makes nothing
+    page.close()
+
+
+def test_a_failure_is_said_and_can_be_tried_again(browser: Browser, address: str) -> None:
+    page = browser.new_page()
+    page.route("**/api/novel*", lambda route: route.fulfill(status=503, json={"error": {"message": "The store <b>is away</b>."}}))
+    page.goto(f"{address}/#novel")
+    page.get_by_role("alert").get_by_text("The store <b>is away</b>.").wait_for()
+    page.unroute("**/api/novel*")
+    page.get_by_role("button", name="Try again").click()
+    page.locator(".card").first.wait_for()
+    page.route("**/thumbnail/*", lambda route: route.abort())
+    page.get_by_role("link", name="Duplicates").click()
+    page.get_by_text("no thumbnail").first.wait_for()
+    page.close()
+
+
+def answer_from(client: TestClient, route: Route) -> None:
+    answer = client.get(urlsplit(route.request.url).path)
+    route.fulfill(status=answer.status_code, headers=dict(answer.headers), body=answer.content)

@@ -1,0 +1,120 @@
+"""What the bodies of the tasks do with a real store, without Airflow's services."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from discovery.airflow import tasks
+from discovery.config import load_config
+from discovery.types import EmbeddingSet, IndexSnapshot
+from discovery.workspace import open_workspace
+
+FORM = {"collection": "chosen", "budget": 3}
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCOVERY_ROOT", str(tmp_path / "a root"))
+    monkeypatch.setenv("DISCOVERY_DASK__SCHEDULER", "inline")
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+
+
+@pytest.fixture
+def sources(tiny_pictures: Path, tmp_path: Path) -> list[Path]:
+    """Three folders of four pictures."""
+    folders = []
+    for number in range(3):
+        folder = tmp_path / f"source {number}"
+        folder.mkdir()
+        for picture in sorted(tiny_pictures.iterdir())[number * 4 : number * 4 + 4]:
+            shutil.copy(picture, folder)
+        folders.append(folder)
+    return folders
+
+
+def embedded(source: Path, batch: str) -> tuple[tasks.Json, tasks.Json]:
+    manifest = tasks.ingest({"source": str(source)}, batch)
+    return manifest, tasks.embed({}, manifest, tasks.check({}, manifest))
+
+
+def index(manifest: tasks.Json, embeddings: tasks.Json) -> tasks.Json:
+    return tasks.index({}, manifest, embeddings, tasks.dedupe({}, manifest, embeddings))
+
+
+def head(encoder_id: str) -> IndexSnapshot:
+    with open_workspace(load_config()) as ws:
+        record = ws.catalog.get_record(str(ws.catalog.snapshot_head(encoder_id)))
+    assert isinstance(record, IndexSnapshot)
+    return record
+
+
+def test_batches_left_behind_are_indexed_oldest_first_and_once(sources: list[Path]) -> None:
+    left = [embedded(source, f"b{number}")[0]["id"] for number, source in enumerate(sources[:2])]
+    manifest, embeddings = embedded(sources[2], "b2")
+    index(manifest, embeddings)
+    assert tasks.catch_up(embeddings)["manifests"] == left
+    snapshot = head(embeddings["encoder_id"])
+    assert snapshot.manifests == (manifest["id"], *left) and snapshot.elements == 12
+    assert tasks.catch_up(embeddings)["manifests"] == []
+    assert head(embeddings["encoder_id"]).id == snapshot.id
+
+
+def test_a_batch_is_found_by_its_id(sources: list[Path]) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    manifest, embeddings = embedded(sources[0], "b0")
+    assert tasks.batch_manifest("b0") == manifest
+    assert EmbeddingSet.from_dict(tasks.batch_embeddings("b0")) == EmbeddingSet.from_dict(embeddings)
+    with pytest.raises(AirflowFailException, match="No batch 'b9' was ingested"):
+        tasks.batch_manifest("b9")
+    with pytest.raises(AirflowFailException, match="no partition key"):
+        tasks.batch_manifest(None)
+
+
+def test_what_a_person_must_correct_fails_without_a_retry(tmp_path: Path) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match=r"does not exist\. Check the spelling"):
+        tasks.ingest({"source": str(tmp_path / "nowhere")})
+    with pytest.raises(AirflowFailException, match="budget"):
+        tasks.preview({"spec": "name: x\nbugdet: 3"})
+
+
+def test_a_failed_quality_report_stops_the_run_and_stays(sources: list[Path]) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    limits = {"min_side_px": 100, "max_quarantined": 0.0}  # the pictures are 64 x 48
+    manifest = tasks.ingest({"source": str(sources[0]), **limits})
+    with pytest.raises(AirflowFailException, match=r"Quality report .* failed: .*Its page is artifacts/check/"):
+        tasks.check(limits, manifest)
+    with open_workspace(load_config()) as ws:
+        reports = ws.catalog.records("check")
+    assert [report.passed for report in reports] == [False]  # type: ignore[attr-defined]
+
+
+def test_maintenance_of_nothing_is_skipped() -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    with pytest.raises(AirflowSkipException, match="nothing to maintain"):
+        tasks.maintain()
+
+
+@pytest.mark.parametrize(
+    ("params", "follows"),
+    [
+        ({"dry_run": True, "approval": True}, None),
+        ({"dry_run": False, "approval": True}, "approve"),
+        ({"dry_run": False, "approval": False}, "curate"),
+    ],
+)
+def test_the_form_decides_what_follows_the_preview(params: dict[str, bool], follows: str | None) -> None:
+    assert tasks.after_preview(params) == follows
+
+
+def test_each_body_logs_its_counts_last(sources: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "discovery.airflow.tasks")
+    manifest = tasks.ingest({"source": str(sources[0])})
+    assert caplog.messages[-1] == f"ingest: rows 4, assets 4, new 4, rejected 0, record {manifest['id']}"
