@@ -16,7 +16,7 @@ from discovery.stages.asset_table import _schema
 from tests.docs.examples import PROJECT
 from tests.docs.settings_page import sections
 
-PAGES = sorted([PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", PROJECT / "deploy/README.md", *(PROJECT / "docs").rglob("*.md")])
+PAGES = sorted([PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", PROJECT / "deploy/README.md", *(PROJECT / "docs").rglob("*.md")])
 named = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 
 
