@@ -52,7 +52,7 @@ def compare(
             len(truth.near_copies),
             len(near),
             max(0, near_groups - len(near)),
-            "others: pairs of the sources; most are copies, a few only look alike",
+            "others: not planted; a few are copies, most only look very much alike",
         ),
         Finding("blank pictures", len(truth.blank), len(blank & set(quarantined)), len(set(quarantined) - blank), "quarantined"),
         Finding(
