@@ -16,7 +16,7 @@ from discovery.adapters.sources import Listed, folder_of, list_sources, listing_
 from discovery.adapters.storage import Store, table_to_parquet
 from discovery.addressing import sha256_hex
 from discovery.config import Config
-from discovery.errors import SourceNotFound, StorageFull
+from discovery.errors import DiscoveryError, SourceNotFound, StorageFull
 from discovery.types import Manifest, Reason
 from discovery.workspace import Workspace
 
@@ -52,7 +52,8 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
 
     assets = {row["asset_id"] for row in rows if row["asset_id"]}
     rejections = Counter(str(row["reason"]) for row in rows if row["reason"])
-    assert len(rows) == len(listed), "every listed row is an asset or a rejection"
+    if len(rows) != len(listed):  # a law of the chain, so not an assert that -O removes
+        raise DiscoveryError(f"{len(listed):,} files were listed and {len(rows):,} accounted for; nothing was recorded. Please report this.")
     new_assets = len(assets - known_assets)
     ws.tally["ingest.new_assets"] += new_assets
     table = pa.Table.from_pylist(rows, schema=schemas.MANIFEST)
