@@ -2,7 +2,7 @@
 
 glibc gives blocks above 128 KiB back to the kernel when they are freed, and Dask's nanny asks for even less to be kept
 (MALLOC_TRIM_THRESHOLD_=65536). Each layer of a forward pass on a CPU then faults its pages in again. Forward passes of lite0 took
-about a third of the time with this (benchmarks/allocator.py).
+0.49 of the time with this (benchmarks/results/allocator.txt).
 """
 
 from __future__ import annotations
