@@ -180,7 +180,7 @@ def _run(options: argparse.Namespace, ws: Workspace) -> Answer:
         "recall_lower_bound": round(snapshot.recall_lower_bound, 6),  # type: ignore[attr-defined]
         "version": f"{result.published.name}@{result.published.number}" if result.published else None,
         "digest": result.published.digest if result.published else None,
-        "mlflow_run_id": result.mlflow_run_id,
+        "mlflow_run_id": result.published.mlflow_run_id if result.published else result.mlflow_run_id,
         "seconds": result.seconds,
     }
 

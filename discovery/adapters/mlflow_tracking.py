@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -57,6 +58,7 @@ def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path)
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial database tables", on each new root
     try:
         client = mlflow.MlflowClient(tracking_uri=tracking_uri)
         experiment_id = _experiment(client, content.experiment, tracking_uri, artifact_root)

@@ -266,3 +266,11 @@ def test_json_has_the_keys_of_the_interface(
     assert KEYS[command] <= set(answer)
     if command == "search":
         assert [set(row) for row in answer["results"]] == [{"asset_id", "source_uri", "distance"}] * 3
+
+
+def test_a_run_names_the_mlflow_run_of_its_version(photos: Path, root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(photos), "--root", root, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert main(["versions", "--root", root, "--json"]) == 0
+    versions = json.loads(capsys.readouterr().out)["versions"]
+    assert answer["mlflow_run_id"] in [row["mlflow_run_id"] for row in versions if f"{row['name']}@{row['number']}" == answer["version"]]
