@@ -42,12 +42,16 @@ class S3Config(Section):
 class IngestConfig(Section):
     """What is read from a source and what is refused."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"read_threads", "store_bytes"})
+    speed_only: ClassVar[frozenset[str]] = frozenset({"read_threads", "decoders", "listing_memory_bytes", "store_bytes"})
     store_bytes: bool = Field(True, description="copy the bytes into the root; false keeps a pointer to the source")
     max_bytes: int = Field(512 * 2**20, gt=0, description="larger objects are rejected as too_large")
     max_pixels: int = Field(200_000_000, gt=0, description="more declared pixels are rejected as too_many_pixels")
     thumbnail_px: int = Field(256, ge=32, le=1024, description="longer side of the thumbnails")
-    read_threads: int = Field(4, ge=1, description="objects read and decoded at once")
+    decode_seconds: float = Field(60.0, gt=0, description="a picture that takes longer to decode is rejected as timeout")
+    decode_memory_bytes: int = Field(8 * 2**30, ge=2**29, description="address space of a decoder process")
+    decoders: int = Field(0, ge=0, description="decoder processes; 0: one per core")
+    read_threads: int = Field(8, ge=1, description="objects read at once")
+    listing_memory_bytes: int = Field(512 * 2**20, ge=64 * 2**20, description="memory for sorting and comparing listings; the rest goes to disk")
 
 
 class CheckConfig(Section):

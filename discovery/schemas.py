@@ -8,7 +8,8 @@ ID = pa.string()  # 64 hex digits; hex, so that every tool that opens the Parque
 
 MANIFEST = pa.schema(
     [
-        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("object_uri", pa.string(), nullable=False),  # what the source lists; holds several rows when it is an archive
+        pa.field("source_uri", pa.string(), nullable=False),  # the row's own address; that of the object unless it is inside one
         pa.field("asset_id", ID),  # null for a rejection
         pa.field("reason", pa.string()),  # one of types.Reason; null for an asset
         pa.field("detail", pa.string()),
@@ -23,6 +24,10 @@ MANIFEST = pa.schema(
         pa.field("folder", pa.string()),  # last folder of the URI; a label in many corpora
     ]
 )
+
+READ_ROWS = pa.schema([*MANIFEST, pa.field("is_new", pa.bool_(), nullable=False)])  # while they are on their way into a manifest
+
+REMOVED = pa.schema([pa.field("source_uri", pa.string(), nullable=False), pa.field("asset_id", ID, nullable=False)])
 
 MEASURES_COMMON = [
     pa.field("asset_id", ID, nullable=False),

@@ -23,11 +23,18 @@ class Reason(StrEnum):
     CORRUPT = "corrupt"
     UNREADABLE = "unreadable"
     VANISHED = "vanished"
+    TIMEOUT = "timeout"
+    CRASHED_DECODER = "crashed_decoder"
 
     @property
     def is_transient(self) -> bool:
         """Whether reading the same object again may succeed; the next run tries."""
         return self in (Reason.UNREADABLE, Reason.VANISHED)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the object need not be looked at again while it stays the same, whatever the limits of a later run."""
+        return self in (Reason.EMPTY, Reason.UNSUPPORTED_FORMAT, Reason.TRUNCATED, Reason.CORRUPT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +111,39 @@ def _revive(hint: Any, value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(Record):
-    """One ingest. rows = assets' rows + rejected; `assets` are distinct; `new_assets` were in no manifest before this one."""
+    """What the sources held at one time. rows = rows of assets + rejected; `assets` are distinct.
+
+    previous: the manifest of the same sources before this one; `removed` rows of it are gone, and of their assets `moved` came up under
+    another name. unchanged: objects that were not read again. new_assets: of what was read, not in the store before. settings: id of
+    the ingest settings; rules: id of those that decide what an accepted row says, which is taken over only under the same rules.
+    """
 
     stage: ClassVar[str] = "ingest"
+    version: ClassVar[int] = 2
     sources: tuple[str, ...]
     listing: str
+    settings: str
+    rules: str
+    previous: str
     rows: int
     assets: int
     new_assets: int
+    unchanged: int
+    removed: int
+    moved: int
     rejected: int
     rejections: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestPart(Record):
+    """Rows of an ingest that is under way, kept so that a killed one goes on; no reader but ingest itself."""
+
+    stage: ClassVar[str] = "ingest_part"
+    sources: tuple[str, ...]
+    rules: str
+    previous: str
+    rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +273,7 @@ class DatasetVersion(Record):
 RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
-        Manifest, MeasureShard, EmbeddingShard, QualityReport, EmbeddingSet, DuplicateReport, NoveltyReport, Segment,
+        Manifest, IngestPart, MeasureShard, EmbeddingShard, QualityReport, EmbeddingSet, DuplicateReport, NoveltyReport, Segment,
         IndexSnapshot, DatasetVersion,
     )
 }  # fmt: skip

@@ -72,7 +72,9 @@ def decode(data: bytes, max_pixels: int, at_least_px: int | None = None) -> Deco
         known = data.startswith(SIGNATURES)
         reason = Reason.CORRUPT if known else Reason.UNSUPPORTED_FORMAT
         raise Undecodable(reason, "header cannot be read" if known else "not JPEG, PNG, WebP, GIF, TIFF or BMP") from error
-    except Exception as error:  # decoders raise SyntaxError, TypeError, MemoryError, struct.error and more on broken files
+    except MemoryError as error:
+        raise Undecodable(Reason.TOO_MANY_PIXELS, "needs more memory than a decoder may have") from error
+    except Exception as error:  # decoders raise SyntaxError, TypeError, struct.error and more on broken files
         text = str(error)
         truncated = "truncat" in text.lower() or isinstance(error, EOFError) or "unexpected end" in text.lower()
         raise Undecodable(Reason.TRUNCATED if truncated else Reason.CORRUPT, f"{type(error).__name__}: {text}"[:300]) from error

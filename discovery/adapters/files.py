@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote_to_bytes
 
 from discovery.config import S3Config
 from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNotFound, StorageError, StorageFull
@@ -229,7 +229,7 @@ def is_local(uri: str) -> bool:
 
 def local_path(uri: str) -> Path:
     """The path of a local URI."""
-    return Path(unquote(urlparse(uri).path) if uri.startswith("file://") else uri).expanduser()
+    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if uri.startswith("file://") else uri).expanduser()
 
 
 def open_files(root: str, s3: S3Config) -> Files:

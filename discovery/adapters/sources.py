@@ -1,68 +1,84 @@
-"""Sources: what a folder, file, glob or fsspec URI lists, and reading one object of it; opened read-only, never changed."""
+"""Sources: what a folder, file, glob or fsspec URI lists, in a stream, and reading one object of it; opened read-only, never changed."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from discovery.adapters.files import is_local, local_path, open_filesystem, translated
-from discovery.addressing import content_id
 from discovery.config import S3Config
-from discovery.errors import SourceNotFound
+from discovery.errors import AccessDenied, ConfigError, SourceNotFound, StorageError
 
 GLOB_CHARACTERS = frozenset("*?[")
+READ_ATTEMPTS = 4
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Listed:
-    """One object of a source, as its listing tells, before a byte is read; `modified_at` and `etag` as the source writes them."""
+class Listed(NamedTuple):
+    """One object of a source, as its listing tells, before a byte is read; `modified_at` and `etag` as the source writes them.
 
-    uri: str
+    problem: why the listing itself says that it cannot be read (a folder without rights, a dangling link); empty for all others.
+    """
+
+    object_uri: str
     size_bytes: int
     modified_at: str
-    etag: str
-
-    @property
-    def fingerprint(self) -> tuple[str, int, str, str]:
-        """What must stay the same for the object to count as unchanged."""
-        return (self.uri, self.size_bytes, self.modified_at, self.etag)
+    etag: str = ""
+    problem: str = ""
 
 
-def list_sources(uris: Sequence[str], s3: S3Config, excluded: Path | None = None) -> list[Listed]:
-    """Every object of the sources, sorted by URI, each once.
+def list_sources(uris: Sequence[str], s3: S3Config, excluded: Path | None = None) -> Iterator[Listed]:
+    """Every object of the sources, as it is found; sources that overlap give some of them twice.
 
-    uris: folders, files, globs or fsspec URIs. excluded: a folder that is left out (the store, when it lies inside a source).
-    Raises SourceNotFound when a source does not exist or lists nothing, AccessDenied when its server refuses.
+    uris: folders, files, globs or fsspec URIs. excluded: a folder that is left out (the store, when it lies inside a source). Memory
+    is that of one page of a bucket, or of one folder. Raises SourceNotFound when a source does not exist or lists nothing,
+    AccessDenied when its server refuses.
     """
-    found: dict[str, Listed] = {}
+    if not uris:
+        raise SourceNotFound("No source was given. Example: discovery run ~/Pictures")
     for uri in uris:
-        listed = [item for item in _list_one(uri, s3) if excluded is None or not Path(item.uri).is_relative_to(excluded)]
-        if not listed:
+        empty = True
+        with translated(f"Listing {uri}"):
+            for item in _list_local(uri, excluded) if is_local(uri) else _list_remote(uri, s3):
+                empty = False
+                yield item
+        if empty:
             raise SourceNotFound(
                 f"Source {uri} is empty: nothing to ingest. Check the path or the prefix; a folder is read recursively."
             )
-        found.update((item.uri, item) for item in listed)
-    if not found:
-        raise SourceNotFound("No source was given. Example: discovery run ~/Pictures")
-    return sorted(found.values())
 
 
-def listing_digest(listed: Sequence[Listed]) -> str:
-    """One id for what a source held: equal listings, equal ids."""
-    return content_id([item.fingerprint for item in listed])
+def read_object(uri: str, s3: S3Config, size_bytes: int | None = None) -> bytes:
+    """All bytes of one object; throttling, timeouts, 5xx and cut bodies are tried again, each time after a longer pause.
 
+    size_bytes: the listed size; another length is a cut body, or an object that changes while it is read. Raises SourceNotFound when
+    it vanished, AccessDenied, StorageError.
+    """
 
-def read_object(uri: str, s3: S3Config) -> bytes:
-    """All bytes of one listed object. Raises SourceNotFound when it vanished, AccessDenied, StorageError."""
-    with translated(f"Reading {uri}"):
-        if is_local(uri):
-            return local_path(uri).read_bytes()
-        filesystem, path = open_filesystem(uri, s3)
-        return bytes(filesystem.cat_file(path))
+    def read() -> bytes:
+        with translated(f"Reading {uri}"):
+            if is_local(uri):
+                data = local_path(uri).read_bytes()
+            else:
+                filesystem, path = open_filesystem(uri, s3)
+                data = bytes(filesystem.cat_file(path))
+        if size_bytes is not None and len(data) != size_bytes:
+            raise StorageError(f"Reading {uri}: {len(data):,} bytes came and {size_bytes:,} were listed; cut off, or being written.")
+        return data
+
+    remote = not is_local(uri)
+    policy = Retrying(
+        stop=stop_after_attempt(READ_ATTEMPTS if remote else 1), wait=wait_random_exponential(multiplier=0.2, max=10),
+        retry=retry_if_exception(_may_pass), reraise=True,
+    )  # fmt: skip
+    return policy(read)
 
 
 def folder_of(uri: str) -> str:
@@ -75,53 +91,110 @@ def folder_of(uri: str) -> str:
     return parts[-2] if len(parts) > 1 else ""
 
 
-def _list_one(uri: str, s3: S3Config) -> Iterator[Listed]:
-    if is_local(uri):
-        place = local_path(uri)
-        with translated(f"Listing {uri}"):
-            if place.is_file():
-                yield _local(place)
-            elif place.is_dir():
-                yield from _walk(place)
-            elif GLOB_CHARACTERS & set(str(place)):
-                for match in sorted(glob.glob(str(place), recursive=True)):
-                    yield from [_local(Path(match))] if Path(match).is_file() else _walk(Path(match))
-            else:
-                raise SourceNotFound(
-                    f"Source {uri} does not exist. Check the spelling; a folder, file, glob or s3://bucket/prefix is expected."
-                )
-        return
+def batches(listed: Iterable[Listed], size: int) -> Iterator[list[Listed]]:
+    """The stream in lists of at most `size`."""
+    batch: list[Listed] = []
+    for item in listed:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and not isinstance(error, (SourceNotFound, AccessDenied, ConfigError))
+
+
+def _list_local(uri: str, excluded: Path | None) -> Iterator[Listed]:
+    place = local_path(uri).absolute()
+    left_out = str(excluded) if excluded else ""
+    if place.is_file():
+        yield _stat(str(place))
+    elif place.is_dir():
+        os.listdir(place)  # the source itself must be readable; a folder inside it that is not becomes a rejection
+        yield from _walk(str(place), left_out)
+    elif GLOB_CHARACTERS & set(str(place)):
+        for match in glob.iglob(str(place), recursive=True):
+            yield from _walk(match, left_out) if os.path.isdir(match) else [_stat(match)]
+    else:
+        raise SourceNotFound(
+            f"Source {uri} does not exist. Check the spelling; a folder, file, glob or s3://bucket/prefix is expected."
+        )
+
+
+def _walk(top: str, excluded: str) -> Iterator[Listed]:
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        if folder == excluded:
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not (entry.is_symlink() and entry.is_dir()):  # a linked folder is not followed: it may lead back
+                        yield _stat(entry.path)
+        except OSError as error:
+            yield Listed(_local_uri(folder), 0, "", problem=f"folder cannot be listed: {error.strerror or error}")
+
+
+def _stat(path: str) -> Listed:
+    uri = _local_uri(path)
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return Listed(uri, 0, "", problem=error.strerror or str(error))
+    if not stat.S_ISREG(found.st_mode):
+        return Listed(uri, 0, "", problem="neither a file nor a folder")
+    seconds, nanoseconds = divmod(found.st_mtime_ns, 1_000_000_000)
+    modified = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+    return Listed(uri, found.st_size, f"{modified}.{nanoseconds:09d}Z")
+
+
+def _local_uri(path: str) -> str:
+    """The path itself, or a file:// URI for one that is not valid Unicode, which no table could hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "file://" + quote(os.fsencode(path))
+    return path
+
+
+def _list_remote(uri: str, s3: S3Config) -> Iterator[Listed]:
     filesystem, path = open_filesystem(uri, s3)
     protocol = uri.split("://", 1)[0]
-    with translated(f"Listing {uri}"):
-        if GLOB_CHARACTERS & set(path):
-            entries = filesystem.glob(path, detail=True)
-        else:
-            entries = filesystem.find(path, detail=True)
-            if not entries:
-                filesystem.ls(path.split("/", 1)[0])  # tells a missing bucket or a refusal from an empty prefix
-        for full, info in sorted(entries.items()):
-            if info.get("type") == "directory" or full.endswith("/"):
-                continue
-            changed = info.get("LastModified") or info.get("mtime") or ""
-            yield Listed(
-                f"{protocol}://{full}",
-                int(info.get("size") or 0),
-                changed.isoformat() if isinstance(changed, datetime) else str(changed),
-                str(info.get("ETag") or info.get("etag") or "").strip('"'),
-            )
+    if GLOB_CHARACTERS & set(path):
+        found: Iterable[tuple[str, dict[str, Any]]] = filesystem.glob(path, detail=True).items()
+    elif protocol == "s3":
+        found = _s3_pages(filesystem, path)
+    else:
+        found = filesystem.find(path, detail=True).items()
+    for full, info in found:
+        if info.get("type") == "directory" or full.endswith("/"):
+            continue
+        changed = info.get("LastModified") or info.get("mtime") or ""
+        yield Listed(
+            f"{protocol}://{full}",
+            int(info.get("size", info.get("Size")) or 0),
+            changed.isoformat() if isinstance(changed, datetime) else str(changed),
+            str(info.get("ETag") or info.get("etag") or "").strip('"'),
+        )
 
 
-def _walk(folder: Path) -> Iterator[Listed]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            file = Path(parent, name)
-            if file.is_file():
-                yield _local(file)
-
-
-def _local(path: Path) -> Listed:
-    stat = path.stat()
-    modified = datetime.fromtimestamp(stat.st_mtime_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return Listed(str(path.absolute()), stat.st_size, f"{modified}.{stat.st_mtime_ns % 1_000_000_000:09d}Z", "")
+def _s3_pages(filesystem: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The object of that name, if there is one, and all below it, a page (1,000) at a time: s3fs's own `find` holds them all."""
+    bucket, _, key = path.rstrip("/").partition("/")
+    if key:
+        first = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+        yield from ((f"{bucket}/{key}", info) for info in first if info["Key"] == key)
+    below = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}  # photos2/ is not in photos
+    token: dict[str, str] = {}
+    while True:
+        page = filesystem.call_s3("list_objects_v2", **below, **token)
+        yield from ((f"{bucket}/{info['Key']}", info) for info in page.get("Contents", ()))
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}

@@ -80,9 +80,9 @@ class Store:
         """The bytes, checked; FileNotFoundError when they stay at their source, CorruptArtifact when they changed."""
         return self._verified(asset_path(asset_id), asset_id)
 
-    def put_thumbnail(self, asset_id: str, size_px: int, webp: bytes) -> None:
-        """Keep a thumbnail, unless there is one."""
-        self.files.create(thumbnail_path(asset_id, size_px), webp)
+    def put_thumbnail(self, asset_id: str, size_px: int, webp: bytes) -> bool:
+        """Keep a thumbnail, unless there is one; whether there was none."""
+        return self.files.create(thumbnail_path(asset_id, size_px), webp)
 
     def thumbnail(self, asset_id: str, size_px: int = 256) -> bytes:
         """WebP bytes; FileNotFoundError when there is none."""

@@ -27,24 +27,32 @@ def novelty_reports(snapshot: IndexSnapshot, ws: Workspace) -> list[NoveltyRepor
 def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyReport]) -> pa.Table:
     """One row an asset, ascending by asset_id.
 
+    Of several listings of an asset the newest counts; it is removed when the newest manifest of each of its sources has it no more.
+
     Columns: asset_id, source_uri (its first), format, width_px, height_px, size_bytes, modified_at, folder, category (the folder's
-    name), one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value, q_value, is_novel, manifest_id, report_id.
+    name), one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value,
+    q_value, is_novel, is_removed, manifest_id, report_id.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for embedded in embedding_sets(snapshot, ws):
+    seen: set[tuple[str, ...]] = set()
+    for embedded in reversed(embedding_sets(snapshot, ws)):
         report = ws.store.load_record(QualityReport, embedded.report_id)
         manifest = ws.store.load_record(Manifest, embedded.manifest_id)
         if report is None or manifest is None:
             raise CorruptArtifact(f"Embedding set {embedded.id} has lost its manifest or report. Run `discovery verify`.")
+        is_newest = manifest.sources not in seen
+        seen.add(manifest.sources)
         accepted = set(ws.store.read_table(embedded, "members")["asset_id"].to_pylist())
         for row in ws.store.read_table(manifest, columns=["asset_id", *LISTED]).to_pylist():
             if row["asset_id"] in accepted:
-                about = {"category": row["folder"], "manifest_id": manifest.id, "report_id": report.id}
-                rows.setdefault(row["asset_id"], {**row, **about})
+                known = rows.get(row["asset_id"])
+                if known is None or (known["is_removed"] and is_newest):
+                    about = {"category": row["folder"], "manifest_id": manifest.id, "report_id": report.id}
+                    rows[row["asset_id"]] = {**row, **about, "is_removed": not is_newest}
         measured = ws.store.read_table(report, "measures")
-        known = [name for name in ("asset_id", *sorted(MEASURES)) if name in measured.column_names]  # a measure may be younger
-        for row in measured.select(known).to_pylist():
-            if row["asset_id"] in rows:
+        present = [name for name in ("asset_id", *sorted(MEASURES)) if name in measured.column_names]  # a measure may be younger
+        for row in measured.select(present).to_pylist():
+            if row["asset_id"] in rows and rows[row["asset_id"]]["report_id"] == report.id:
                 rows[row["asset_id"]].update(row)
     _add_duplicates(rows, snapshot, ws)
     for record in novelty:
@@ -61,6 +69,10 @@ def _add_duplicates(rows: dict[str, dict[str, Any]], snapshot: IndexSnapshot, ws
     for row in ws.store.read_table(report, columns=["asset_id", "group_id", "component_id"]).to_pylist():
         if row["asset_id"] in rows:
             rows[row["asset_id"]].update(row, is_keeper=row["group_id"] == row["asset_id"], is_novel=False)
+    for asset_id in sorted(rows):  # a group whose keeper is gone is kept by another
+        keeper = rows.get(str(rows[asset_id].get("group_id")))
+        if keeper is not None and keeper["is_removed"] and keeper["is_keeper"] and not rows[asset_id]["is_removed"]:
+            keeper["is_keeper"], rows[asset_id]["is_keeper"] = False, True
 
 
 def _schema() -> pa.Schema:
@@ -71,6 +83,6 @@ def _schema() -> pa.Schema:
             ("size_bytes", pa.int64()), ("modified_at", text), ("folder", text), ("category", text),
             *((name, number) for name in sorted(MEASURES)),
             ("group_id", text), ("component_id", text), ("is_keeper", pa.bool_()), ("novelty", number), ("p_value", number),
-            ("q_value", number), ("is_novel", pa.bool_()), ("manifest_id", text), ("report_id", text),
+            ("q_value", number), ("is_novel", pa.bool_()), ("is_removed", pa.bool_()), ("manifest_id", text), ("report_id", text),
         ]
     )  # fmt: skip

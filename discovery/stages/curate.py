@@ -136,6 +136,8 @@ def _narrow(
     """Apply the spec's rules in order; members of the parent pass all of them but leakage."""
     pool = _Pool(assets)
     component = dict(zip(pool.column("asset_id"), pool.column("component_id"), strict=True))
+    gone = zip(pool.column("asset_id"), pool.column("is_removed"), strict=True)
+    pool.keep("removed_at_source", [i in parent_split or not removed for i, removed in gone])
     if spec.where:
         passing = set(filter_assets(assets, spec.where)["asset_id"].to_pylist()) | set(parent_split)
         pool.keep("where", [asset_id in passing for asset_id in pool.column("asset_id")])

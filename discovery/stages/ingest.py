@@ -1,132 +1,287 @@
-"""Ingest: list the sources, read only what is new or changed, and account for every row as an asset or a rejection."""
+"""Ingest: list the sources, read only what is new or changed, and account for every listed object as assets or rejections."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from discovery import schemas
-from discovery.adapters.decode import Undecodable, decode, thumbnail_webp
-from discovery.adapters.sources import Listed, folder_of, list_sources, listing_digest, read_object
-from discovery.adapters.storage import Store, table_to_parquet
-from discovery.addressing import sha256_hex
-from discovery.config import Config
+from discovery.adapters.decoder_pool import DecodeLimits, DecoderPool
+from discovery.adapters.files import is_local, local_path, translated
+from discovery.adapters.ingest_tables import Counts, IngestTables
+from discovery.adapters.sources import GLOB_CHARACTERS, Listed, batches, folder_of, list_sources, read_object
+from discovery.adapters.storage import table_to_parquet
+from discovery.addressing import content_id, sha256_hex, stage_key
+from discovery.config import IngestConfig
 from discovery.errors import DiscoveryError, SourceNotFound, StorageFull
-from discovery.types import Manifest, Reason
+from discovery.types import IngestPart, Manifest, Reason, Record
 from discovery.workspace import Workspace
 
 Row = dict[str, Any]
-WINDOW = 64  # objects in flight: bounds memory, keeps the reading threads busy
+ROWS_VERSION = 1  # raise it when the same bytes give another row; everything is then read again
+LISTING_PAGE = 10_000  # objects handed to the tables at once
+WINDOW = 64  # objects under way: keeps the reading threads busy; their bytes have a limit of their own
+CHECKPOINT_S = 30.0  # what a kill may cost
+STALE_SCRATCH_S = 86_400.0
 
 
 def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
     """Make the manifest of what the sources list now.
 
     An unchanged listing returns the manifest it already has, unless rows in it failed for a reason that may pass (`unreadable`,
-    `vanished`), which are then tried again. Unchanged objects are taken over from earlier manifests without reading a byte.
-    Raises SourceNotFound, AccessDenied, StorageFull. Tally: ingest.objects_read, ingest.bytes_read, ingest.new_assets.
+    `vanished`), which are then tried again. Unchanged objects are taken over from earlier manifests without reading a byte; a killed
+    ingest goes on where it was. Memory: `ingest.listing_memory_bytes`, plus at most `ingest.max_bytes` of pictures under way, plus
+    the decoder processes, however long the listing. Raises SourceNotFound, AccessDenied, StorageFull. Tally: ingest.objects_read,
+    ingest.bytes_read, ingest.new_assets.
     """
-    config = ws.config
-    excluded = None if config.is_remote else config.local_folder
-    listed = list_sources(sources, config.s3, excluded)
-    listing = listing_digest(listed)
-    earlier = [manifest for manifest in ws.catalog.records(Manifest.stage) if isinstance(manifest, Manifest)]
-    previous = next((manifest for manifest in earlier if manifest.listing == listing), None)
-    retried = previous is not None and any(Reason(name).is_transient for name in previous.rejections)
-    key = ws.key(Manifest, [config.ingest], [], listing=listing, retry_of=previous.id if previous and retried else "")
-    if (found := ws.find(Manifest, key)) is not None:
-        return found
+    settings = ws.config.ingest
+    excluded = None if ws.config.is_remote else ws.config.local_folder
+    history = _History.of(sources, ws)
+    previous = history.previous
+    with _scratch(ws) as folder, IngestTables(folder, settings.listing_memory_bytes) as tables:
+        for page in batches(list_sources(sources, ws.config.s3, excluded), LISTING_PAGE):
+            tables.add_listed(page)
+        listed, listing = tables.end_listing()
+        same = previous is not None and (previous.listing, previous.settings) == (listing, history.settings)
+        if previous is not None and same and not any(Reason(name).is_transient for name in previous.rejections):
+            return previous
+        key = ws.key(Manifest, [settings], [], listing=listing, rules=history.rules, previous=previous.id if previous else "")
+        if (found := ws.find(Manifest, key)) is not None:
+            return found
 
-    known, known_assets = _known_rows(earlier, ws)
-    reused = [known[item.fingerprint] for item in listed if item.fingerprint in known]
-    unread = [item for item in listed if item.fingerprint not in known]
-    ws.report(f"ingest: {len(listed):,} listed, {len(reused):,} unchanged, {len(unread):,} to read")
-    rows = sorted([*reused, *_read_all(unread, ws)], key=lambda row: str(row["source_uri"]))
-    if previous is not None and retried and rows == ws.store.read_table(previous).to_pylist():
-        return previous
+        history.load_into(tables, folder, settings, ws)
+        missing = tables.find_unread()
+        ws.report(f"ingest: {listed:,} listed, {listed - missing:,} unchanged, {missing:,} to read")
+        _read_missing(tables, history, missing, ws)
+        previous_table = folder / previous.id if previous is not None else None
+        counts = tables.count(previous_table)
+        if counts.accounted != listed:  # a law of the chain, so not an assert that -O removes
+            raise DiscoveryError(
+                f"{listed:,} objects were listed and {counts.accounted:,} accounted for; nothing was recorded. Please report this."
+            )
+        ws.tally["ingest.new_assets"] += counts.new_assets
+        return _commit(tables, counts, history, key, listing, same, ws)
 
-    assets = {row["asset_id"] for row in rows if row["asset_id"]}
-    rejections = Counter(str(row["reason"]) for row in rows if row["reason"])
-    if len(rows) != len(listed):  # a law of the chain, so not an assert that -O removes
-        raise DiscoveryError(f"{len(listed):,} files were listed and {len(rows):,} accounted for; nothing was recorded. Please report this.")
-    new_assets = len(assets - known_assets)
-    ws.tally["ingest.new_assets"] += new_assets
-    table = pa.Table.from_pylist(rows, schema=schemas.MANIFEST)
-    file = ws.put_file(Manifest, key, "table", table_to_parquet(table), ".parquet", len(rows))
-    return ws.commit(
-        Manifest(
-            id=key, inputs=(), created_at=ws.clock(), files=(file,), sources=tuple(sources), listing=listing, rows=len(rows),
-            assets=len(assets), new_assets=new_assets, rejected=rejections.total(), rejections=dict(sorted(rejections.items())),
+
+@dataclass(frozen=True)
+class _History:
+    """What earlier ingests left that this one can use."""
+
+    sources: tuple[str, ...]
+    settings: str
+    rules: str
+    previous: Manifest | None  # the newest of the same sources
+    manifests: tuple[Manifest, ...]  # the newest of each set of sources that may list the same objects, newest first
+    parts: tuple[IngestPart, ...]  # of an ingest of these sources that did not end, newest first
+
+    @classmethod
+    def of(cls, sources: Sequence[str], ws: Workspace) -> _History:
+        wanted = tuple(sorted(set(sources)))
+        rules = content_id([ROWS_VERSION, ws.config.ingest.thumbnail_px])
+        newest: dict[tuple[str, ...], Manifest] = {}
+        for record in ws.catalog.records(Manifest.stage):
+            if isinstance(record, Manifest):
+                newest.setdefault(record.sources, record)
+        previous = newest.get(wanted)
+        near = [m for m in newest.values() if m.rules == rules and _may_overlap(m.sources, wanted)]
+        parts = [
+            part
+            for part in ws.catalog.records(IngestPart.stage)
+            if isinstance(part, IngestPart) and (part.sources, part.rules) == (wanted, rules)
+            if part.previous == (previous.id if previous else "")
+        ]
+        settings = content_id([rules, ws.config.ingest.identity()])
+        return cls(wanted, settings, rules, previous, tuple(near), tuple(parts))
+
+    def load_into(self, tables: IngestTables, folder: Path, settings: IngestConfig, ws: Workspace) -> None:
+        """Fill the table of what is known, newest first; the previous manifest's table stays in `folder` under its id."""
+        unsettled = [reason for reason in Reason if not reason.is_settled]
+        records: list[Record] = [*self.parts, *self.manifests]
+        for record in records:
+            path = folder / record.id
+            path.write_bytes(ws.store.read_file(record, "table"))
+            tables.add_known(path, unsettled, settings.max_bytes, settings.max_pixels)
+            if record is not self.previous:
+                path.unlink()
+        if self.previous is not None and self.previous not in self.manifests:  # made under other rules
+            (folder / self.previous.id).write_bytes(ws.store.read_file(self.previous, "table"))
+
+
+def _may_overlap(some: Iterable[str], others: Iterable[str]) -> bool:
+    heads = [_fixed_head(uri) for uri in others]
+    return any(a.startswith(b) or b.startswith(a) for a in map(_fixed_head, some) for b in heads)
+
+
+def _fixed_head(uri: str) -> str:
+    """What every object of a source starts with."""
+    place = str(local_path(uri).absolute()) if is_local(uri) else uri.rstrip("/")
+    cut = min((place.index(character) for character in GLOB_CHARACTERS & set(place)), default=len(place))
+    return place[:cut]
+
+
+def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Workspace) -> None:
+    """Read what is not known, and enter its rows; what was read for more than CHECKPOINT_S is kept as a part."""
+    if not missing:
+        return
+    settings = ws.config.ingest
+    limits = DecodeLimits(settings.max_pixels, settings.thumbnail_px, settings.decode_seconds, settings.decode_memory_bytes)
+    rows: list[Row] = []
+    done, kept_at, said_at = 0, time.monotonic(), time.monotonic()
+
+    with DecoderPool(settings.decoders or os.cpu_count() or 1, limits) as decoders:
+        reader = _Reader(ws, decoders, _ByteBudget(settings.max_bytes))
+        unread = (item for page in tables.unread(LISTING_PAGE) for item in page)
+        for row, read_bytes in _in_window(reader.row_of, unread, settings.read_threads):
+            rows.append(row)
+            ws.tally["ingest.objects_read"] += 1
+            ws.tally["ingest.bytes_read"] += read_bytes
+            done += 1
+            now = time.monotonic()
+            if now - said_at > 2:
+                ws.report(f"ingest: {done:,} of {missing:,} read")
+                said_at = now
+            if now - kept_at > CHECKPOINT_S or len(rows) == LISTING_PAGE:
+                table = pa.Table.from_pylist(rows, schema=schemas.READ_ROWS)
+                _keep_part(table, history, ws)
+                tables.add_rows(table)
+                rows.clear()
+                kept_at = now
+    tables.add_rows(pa.Table.from_pylist(rows, schema=schemas.READ_ROWS))
+    ws.report(f"ingest: {done:,} of {missing:,} read")
+
+
+def _in_window(work: Any, items: Iterator[Listed], threads: int) -> Iterator[tuple[Row, int]]:
+    """Results of `work` in the order of the items, at most WINDOW of them under way."""
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[tuple[Row, int]]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == WINDOW:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass
+class _ByteBudget:
+    """Lets threads hold at most `limit` bytes together; one object alone may always pass."""
+
+    limit: int
+    _held: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait until `size` more bytes fit, and give them back at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held == 0 or self._held + size <= self.limit)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= size
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    ws: Workspace
+    decoders: DecoderPool
+    budget: _ByteBudget
+
+    def row_of(self, item: Listed) -> tuple[Row, int]:
+        """The row of one object, and how many bytes were read for it."""
+        row: Row = dict.fromkeys(schemas.READ_ROWS.names)
+        row |= {"object_uri": item.object_uri, "source_uri": item.object_uri, "folder": folder_of(item.object_uri), "is_new": False}
+        row |= {"size_bytes": item.size_bytes, "modified_at": item.modified_at, "etag": item.etag}
+        limit = self.ws.config.ingest.max_bytes
+        if item.problem:
+            return row | {"reason": Reason.UNREADABLE, "detail": item.problem[:300]}, 0
+        if item.size_bytes > limit:
+            return row | {"reason": Reason.TOO_LARGE, "detail": f"{item.size_bytes} bytes; the limit is {limit}"}, 0
+        with self.budget.hold(item.size_bytes):
+            try:
+                data = read_object(item.object_uri, self.ws.config.s3, item.size_bytes)
+            except StorageFull:
+                raise
+            except SourceNotFound as error:
+                return row | {"reason": Reason.VANISHED, "detail": str(error)[:300]}, 0
+            except Exception as error:  # one object that cannot be read must not end the run; it is tried again next time
+                return row | {"reason": Reason.UNREADABLE, "detail": f"{type(error).__name__}: {error}"[:300]}, 0
+            facts, webp = self.decoders.examine(data)
+            if "reason" not in facts:
+                facts["asset_id"] = sha256_hex(data)
+                facts["is_new"] = self._keep(facts["asset_id"], data, webp)
+            return row | facts, len(data)
+
+    def _keep(self, asset_id: str, data: bytes, webp: bytes) -> bool:
+        """Put bytes and thumbnail into the store; whether the asset was new there."""
+        settings, store = self.ws.config.ingest, self.ws.store
+        if settings.store_bytes:
+            store.put_asset(asset_id, data)
+        return store.put_thumbnail(asset_id, settings.thumbnail_px, webp)
+
+
+def _keep_part(table: pa.Table, history: _History, ws: Workspace) -> None:
+    previous = history.previous.id if history.previous else ""
+    objects = content_id(table.select(["object_uri", "size_bytes", "modified_at", "etag"]).to_pylist())
+    identity = {"rules": history.rules, "sources": list(history.sources), "previous": previous, "objects": objects}
+    key = stage_key(IngestPart.stage, IngestPart.version, identity, [])
+    file = ws.put_file(IngestPart, key, "table", table_to_parquet(table), ".parquet", len(table))
+    ws.commit(
+        IngestPart(
+            id=key, inputs=(), created_at=ws.clock(), files=(file,), sources=history.sources, rules=history.rules, previous=previous,
+            rows=len(table),
         )
     )  # fmt: skip
 
 
-def _known_rows(manifests: Iterable[Manifest], ws: Workspace) -> tuple[dict[tuple[str, int, str, str], Row], set[str]]:
-    """Settled rows by fingerprint, and every asset id, of manifests made under the same rules, newest first."""
-    rows: dict[tuple[str, int, str, str], Row] = {}
-    assets: set[str] = set()
-    for manifest in manifests:
-        for row in ws.store.read_table(manifest).to_pylist():
-            if row["asset_id"]:
-                assets.add(row["asset_id"])
-            elif Reason(row["reason"]).is_transient or Reason(row["reason"]) in LIMIT_REASONS:
-                continue
-            rows.setdefault((row["source_uri"], row["size_bytes"], row["modified_at"], row["etag"]), row)
-    return rows, assets
+def _commit(
+    tables: IngestTables, counts: Counts, history: _History, key: str, listing: str, same_listing: bool, ws: Workspace
+) -> Manifest:
+    previous = history.previous
+    data = tables.write_manifest().read_bytes()
+    if previous is not None and same_listing and previous.file("table").sha256 == sha256_hex(data):
+        return previous  # what failed before failed again
+    files = [ws.put_file(Manifest, key, "table", data, ".parquet", counts.rows)]
+    if counts.removed:
+        gone = tables.removed_rows()
+        files.append(ws.put_file(Manifest, key, "removed", table_to_parquet(gone), ".parquet", len(gone)))
+    return ws.commit(
+        Manifest(
+            id=key, inputs=(previous.id,) if previous else (), created_at=ws.clock(), files=tuple(files), sources=history.sources,
+            listing=listing, settings=history.settings, rules=history.rules, previous=previous.id if previous else "", rows=counts.rows,
+            assets=counts.assets, new_assets=counts.new_assets, unchanged=counts.unchanged, removed=counts.removed, moved=counts.moved,
+            rejected=sum(counts.rejections.values()), rejections=counts.rejections,
+        )
+    )  # fmt: skip
 
 
-LIMIT_REASONS = frozenset({Reason.TOO_LARGE, Reason.TOO_MANY_PIXELS})  # another run may have other limits; refused before decoding
-
-
-def _read_all(listed: Sequence[Listed], ws: Workspace) -> Iterable[Row]:
-    """Rows of objects read and decoded by a few threads, a bounded window at a time."""
-    remaining = iter(listed)
-    done = 0
-    with ThreadPoolExecutor(ws.config.ingest.read_threads) as pool:
-        while window := list(islice(remaining, WINDOW)):
-            for row, read_bytes in pool.map(lambda item: _ingest_one(item, ws.store, ws.config), window):
-                ws.tally["ingest.objects_read"] += 1
-                ws.tally["ingest.bytes_read"] += read_bytes
-                yield row
-            done += len(window)
-            ws.report(f"ingest: {done:,} of {len(listed):,} read")
-
-
-def _ingest_one(item: Listed, store: Store, config: Config) -> tuple[Row, int]:
-    """The row of one object, and how many bytes were read for it."""
-    row: Row = dict.fromkeys(schemas.MANIFEST.names)
-    row |= {"source_uri": item.uri, "size_bytes": item.size_bytes, "modified_at": item.modified_at, "etag": item.etag}
-    row["folder"] = folder_of(item.uri)
-    limits = config.ingest
-    if item.size_bytes > limits.max_bytes:
-        return row | {"reason": Reason.TOO_LARGE, "detail": f"{item.size_bytes} bytes; the limit is {limits.max_bytes}"}, 0
-    try:
-        data = read_object(item.uri, config.s3)
-    except StorageFull:
-        raise
-    except SourceNotFound as error:
-        return row | {"reason": Reason.VANISHED, "detail": str(error)[:300]}, 0
-    except Exception as error:  # one object that cannot be read must not end the run; it is tried again next time
-        return row | {"reason": Reason.UNREADABLE, "detail": f"{type(error).__name__}: {error}"[:300]}, 0
-    try:
-        decoded = decode(data, limits.max_pixels)
-    except Undecodable as error:
-        return row | {"reason": error.reason, "detail": error.detail}, len(data)
-    asset_id = sha256_hex(data)
-    if limits.store_bytes:
-        store.put_asset(asset_id, data)
-    store.put_thumbnail(asset_id, limits.thumbnail_px, thumbnail_webp(decoded.image, limits.thumbnail_px))
-    size = f"{decoded.image.width}x{decoded.image.height}:".encode()
-    return row | {
-        "asset_id": asset_id,
-        "format": decoded.format,
-        "width_px": decoded.width_px,
-        "height_px": decoded.height_px,
-        "orientation": decoded.orientation,
-        "pixel_sha256": sha256_hex(size + decoded.image.tobytes()),
-    }, len(data)
+@contextmanager
+def _scratch(ws: Workspace) -> Iterator[Path]:
+    """A folder on local disk for this ingest alone; those that killed ones left are removed after a day."""
+    top = ws.config.local_folder / "scratch"
+    with translated(f"Making a scratch folder in {top}"):
+        top.mkdir(parents=True, exist_ok=True)
+        for left in top.glob("ingest-*"):
+            if time.time() - left.stat().st_mtime > STALE_SCRATCH_S:
+                shutil.rmtree(left, ignore_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix="ingest-", dir=top, ignore_cleanup_errors=True)
+    with folder as name:
+        yield Path(name)

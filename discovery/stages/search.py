@@ -73,7 +73,8 @@ def search(
     table = asset_table(snapshot, ws, [])
     uri_of = dict(zip(table["asset_id"].to_pylist(), table["source_uri"].to_pylist(), strict=True))
     excluded = {*liked, *unliked}
-    allowed = set(filter_assets(table, where)["asset_id"].to_pylist()) if where else None
+    present = filter_assets(filter_assets(table, "NOT is_removed"), where)
+    allowed = set(present["asset_id"].to_pylist()) if len(present) < len(table) else None
 
     started = time.perf_counter()
     if allowed is not None and len(allowed) <= EXACT_SELECTIVITY * len(ids):

@@ -247,6 +247,26 @@ def test_compaction_changes_no_answer(chain: Chain) -> None:
     assert [r.asset_id for r in search(chain.ws, like=[some], k=10).results] == before
 
 
+def test_what_is_gone_from_its_source_is_neither_found_nor_chosen(chain: Chain) -> None:
+    keeper, other = next(g for g in duplicate_groups(chain.result.records["dedupe"], chain.ws) if len(g) == 2)
+    uris = {row["asset_id"]: row["source_uri"] for row in chain.ws.store.read_table(chain.result.records["ingest"]).to_pylist()}
+    Path(uris[keeper]).rename(chain.source.parent / "aside.jpg")
+    everything = parse_spec("name: left\nbudget: 1000\n")
+    before = {row["asset_id"] for row in chain.ws.store.read_table(curate(everything, chain.ws)).to_pylist()}
+    assert keeper in before and other not in before
+    gone = run_pipeline([str(chain.source)], chain.ws)
+    assert gone.records["ingest"].removed == 1
+    _, removed = preview(everything, chain.ws)
+    assert removed["removed_at_source"] == 1
+    after = {row["asset_id"] for row in chain.ws.store.read_table(curate(everything, chain.ws)).to_pylist()}
+    assert after == before - {keeper} | {other}  # its copy takes its place
+    assert keeper not in {r.asset_id for r in search(chain.ws, like=[other], k=200).results}
+    assert {row["asset_id"] for row in chain.ws.store.read_table(gone.records["ingest"], "removed").to_pylist()} == {keeper}
+    (chain.source.parent / "aside.jpg").rename(uris[keeper])
+    run_pipeline([str(chain.source)], chain.ws)
+    assert {row["asset_id"] for row in chain.ws.store.read_table(curate(everything, chain.ws)).to_pylist()} == before
+
+
 def test_removed_files_are_not_an_error_and_an_empty_source_is(chain: Chain, tmp_path: Path) -> None:
     (chain.source / "broken.jpg").unlink()
     assert ingest([str(chain.source)], chain.ws).rejected == 1

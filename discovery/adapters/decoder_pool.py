@@ -1,0 +1,128 @@
+"""Decoders in processes of their own: a picture that crashes or hangs one costs that picture, not the run.
+
+A library's process pool does not fit: multiprocessing imports the parent's main module, which inside an Airflow task is Airflow with a
+poisoned database URL (DESIGN section 4), and a worker that dies breaks a concurrent.futures pool for all. See decisions/0011.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from discovery.adapters.decoder_child import ANSWER, REQUEST
+from discovery.errors import DiscoveryError
+from discovery.types import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What one picture may cost: declared pixels, seconds, and the memory of its process; and the size of its thumbnail."""
+
+    max_pixels: int
+    thumbnail_px: int
+    seconds: float
+    memory_bytes: int
+
+
+@dataclass
+class DecoderPool:
+    """`size` decoder processes, started when first needed. Threads share a pool; each call waits for an idle process."""
+
+    size: int
+    limits: DecodeLimits
+    module: str = "discovery.adapters.decoder_child"
+    _idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._idle = queue.SimpleQueue()
+        for _ in range(self.size):
+            self._idle.put(None)
+
+    def examine(self, data: bytes) -> tuple[dict[str, Any], bytes]:
+        """(facts, thumbnail WebP) of a picture; facts are a manifest row's columns, or `reason` and `detail`."""
+        child = self._idle.get()
+        try:
+            child = child or self._start()
+            try:
+                return self._ask(child, data)
+            except (OSError, EOFError):  # it died of this picture
+                died, child = child, None
+                return self._death(died), b""
+        finally:
+            self._idle.put(child)
+
+    def close(self) -> None:
+        """End the processes; one that is busy is killed."""
+        for _ in range(self.size):
+            try:
+                child = self._idle.get(timeout=self.limits.seconds + 1)
+            except queue.Empty:
+                continue
+            if child is not None:
+                _end(child)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
+        command = [sys.executable, "-P", "-m", self.module, str(self.limits.memory_bytes)]
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment)
+        try:
+            _exactly(child, ANSWER.size)
+        except EOFError as error:
+            raise DiscoveryError(
+                f"A decoder process ended with exit code {_end(child)} before its first picture. See what `{' '.join(command)}` prints; "
+                "ingest.decode_memory_bytes may be too small for it."
+            ) from error
+        return child
+
+    def _ask(self, child: subprocess.Popen[bytes], data: bytes) -> tuple[dict[str, Any], bytes]:
+        assert child.stdin and child.stdout
+        limits = self.limits
+        child.stdin.write(REQUEST.pack(len(data), limits.max_pixels, limits.thumbnail_px, limits.seconds))
+        child.stdin.write(data)
+        child.stdin.flush()
+        text_bytes, webp_bytes = ANSWER.unpack(_exactly(child, ANSWER.size))
+        return json.loads(_exactly(child, text_bytes)), _exactly(child, webp_bytes)
+
+    def _death(self, child: subprocess.Popen[bytes]) -> dict[str, Any]:
+        code = _end(child)
+        if code == -signal.SIGALRM:
+            return {"reason": Reason.TIMEOUT, "detail": f"not decoded within {self.limits.seconds:g} s"}
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return {"reason": Reason.CRASHED_DECODER, "detail": f"the decoder process ended by {how}"}
+
+
+def _exactly(child: subprocess.Popen[bytes], length: int) -> bytes:
+    assert child.stdout
+    data = child.stdout.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data
+
+
+def _end(child: subprocess.Popen[bytes]) -> int:
+    """Exit code of a child that was asked to end by closing its stdin, and killed when it does not."""
+    for pipe in (child.stdin, child.stdout):
+        try:
+            if pipe:
+                pipe.close()
+        except OSError:
+            pass  # the rest of a request that nobody reads any more
+    try:
+        return child.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
