@@ -45,6 +45,7 @@ class IngestConfig(Section):
     speed_only: ClassVar[frozenset[str]] = frozenset({"read_threads", "decoders", "listing_memory_bytes", "store_bytes"})
     store_bytes: bool = Field(True, description="copy the bytes into the root; false keeps a pointer to the source")
     max_bytes: int = Field(512 * 2**20, gt=0, description="larger objects are rejected as too_large")
+    max_archive_bytes: int = Field(64 * 2**30, gt=0, description="larger tar and zip archives are rejected as too_large")
     max_pixels: int = Field(200_000_000, gt=0, description="more declared pixels are rejected as too_many_pixels")
     thumbnail_px: int = Field(256, ge=32, le=1024, description="longer side of the thumbnails")
     decode_seconds: float = Field(60.0, gt=0, description="a picture that takes longer to decode is rejected as timeout")

@@ -9,12 +9,13 @@ ID = pa.string()  # 64 hex digits; hex, so that every tool that opens the Parque
 MANIFEST = pa.schema(
     [
         pa.field("object_uri", pa.string(), nullable=False),  # what the source lists; holds several rows when it is an archive
+        pa.field("object_bytes", pa.int64(), nullable=False),
         pa.field("source_uri", pa.string(), nullable=False),  # the row's own address; that of the object unless it is inside one
         pa.field("asset_id", ID),  # null for a rejection
         pa.field("reason", pa.string()),  # one of types.Reason; null for an asset
         pa.field("detail", pa.string()),
         pa.field("size_bytes", pa.int64()),
-        pa.field("modified_at", pa.string()),  # as the source lists it
+        pa.field("modified_at", pa.string()),  # of the object, as the source lists it
         pa.field("etag", pa.string()),  # empty for local files
         pa.field("format", pa.string()),
         pa.field("width_px", pa.int32()),  # after EXIF orientation

@@ -23,9 +23,9 @@ from discovery.adapters.sources import Listed
 from discovery.errors import StorageError, StorageFull
 
 ROW_GROUP = 2**16  # rows; part of the bytes of a manifest, so it is fixed
-LISTING = pa.schema([(name, pa.int64() if name == "size_bytes" else pa.string()) for name in Listed._fields])
+LISTING = pa.schema([(name, pa.int64() if name == "object_bytes" else pa.string()) for name in Listed._fields])
 MANIFEST_COLUMNS = ", ".join(schemas.MANIFEST.names)
-SAME_OBJECT = " AND ".join(f"known.{name} = listed.{name}" for name in ("object_uri", "size_bytes", "modified_at", "etag"))
+SAME_OBJECT = " AND ".join(f"known.{name} = listed.{name}" for name in ("object_uri", "object_bytes", "modified_at", "etag"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class IngestTables:
         self._run("CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages")
         self._run("DROP TABLE pages")
         digest = hashlib.sha256()
-        lines = "SELECT concat_ws(chr(31), object_uri, size_bytes, modified_at, etag, problem) FROM listed ORDER BY object_uri"
+        lines = "SELECT concat_ws(chr(31), object_uri, object_bytes, modified_at, etag, problem) FROM listed ORDER BY object_uri"
         for batch in self._stream(lines):
             digest.update(("\n".join(batch.column(0).to_pylist()) + "\n").encode())
         return self._one("SELECT count(*) FROM listed"), digest.hexdigest()
@@ -145,11 +145,11 @@ class IngestTables:
         )  # fmt: skip
 
     def write_manifest(self) -> Path:
-        """The rows that were counted, as one Parquet file sorted by source_uri; equal rows give equal bytes."""
+        """The rows that were counted, as one Parquet file sorted by source_uri (then asset_id: an archive may hold a name twice); equal rows give equal bytes."""
         path = self._folder / "manifest.parquet"
         with pq.ParquetWriter(path, schemas.MANIFEST, compression="zstd", write_statistics=True) as writer:
             waiting: list[pa.RecordBatch] = []
-            for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri"):
+            for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri, asset_id, reason"):
                 waiting.append(batch)
                 while sum(map(len, waiting)) >= ROW_GROUP:
                     table = pa.Table.from_batches(waiting)
@@ -161,7 +161,7 @@ class IngestTables:
 
     def removed_rows(self) -> pa.Table:
         """(source_uri, asset_id) of what the previous manifest of these sources had and the listing has no more, by URI."""
-        return self._db.sql("SELECT source_uri, asset_id FROM gone ORDER BY source_uri").to_arrow_table().cast(schemas.REMOVED)
+        return self._db.sql("SELECT source_uri, asset_id FROM gone ORDER BY source_uri, asset_id").to_arrow_table().cast(schemas.REMOVED)
 
     def _insert(self, name: str, table: pa.Table) -> None:
         with self._translated():

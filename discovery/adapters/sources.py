@@ -5,10 +5,12 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -17,6 +19,7 @@ from discovery.adapters.files import is_local, local_path, open_filesystem, tran
 from discovery.config import S3Config
 from discovery.errors import AccessDenied, ConfigError, SourceNotFound, StorageError
 
+T = TypeVar("T")
 GLOB_CHARACTERS = frozenset("*?[")
 READ_ATTEMPTS = 4
 
@@ -28,7 +31,7 @@ class Listed(NamedTuple):
     """
 
     object_uri: str
-    size_bytes: int
+    object_bytes: int
     modified_at: str
     etag: str = ""
     problem: str = ""
@@ -69,26 +72,59 @@ def read_object(uri: str, s3: S3Config, size_bytes: int | None = None) -> bytes:
             else:
                 filesystem, path = open_filesystem(uri, s3)
                 data = bytes(filesystem.cat_file(path))
-        if size_bytes is not None and len(data) != size_bytes:
-            raise StorageError(f"Reading {uri}: {len(data):,} bytes came and {size_bytes:,} were listed; cut off, or being written.")
+        _check_length(uri, len(data), size_bytes)
         return data
 
-    remote = not is_local(uri)
-    policy = Retrying(
-        stop=stop_after_attempt(READ_ATTEMPTS if remote else 1), wait=wait_random_exponential(multiplier=0.2, max=10),
-        retry=retry_if_exception(_may_pass), reraise=True,
-    )  # fmt: skip
-    return policy(read)
+    return _patiently(uri, read)
+
+
+@contextmanager
+def local_copy(uri: str, s3: S3Config, folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A file of this machine with the bytes of a large object: itself, or a copy in `folder` for the time of the context.
+
+    Raises as `read_object` does.
+    """
+    if is_local(uri):
+        with translated(f"Reading {uri}"):
+            _check_length(uri, local_path(uri).stat().st_size, size_bytes)
+        yield local_path(uri)
+        return
+    copy = folder / uuid.uuid4().hex
+
+    def fetch() -> None:
+        with translated(f"Reading {uri}"):
+            filesystem, path = open_filesystem(uri, s3)
+            filesystem.get_file(path, str(copy))
+        _check_length(uri, copy.stat().st_size, size_bytes)
+
+    try:
+        _patiently(uri, fetch)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _check_length(uri: str, found: int, listed: int | None) -> None:
+    if listed is not None and found != listed:
+        raise StorageError(f"Reading {uri}: {found:,} bytes came and {listed:,} were listed; cut off, or being written.")
+
+
+def _patiently(uri: str, read: Callable[[], T]) -> T:
+    """Try again after growing pauses what may pass; a file of this machine is tried once."""
+    attempts = 1 if is_local(uri) else READ_ATTEMPTS
+    pauses = wait_random_exponential(multiplier=0.2, max=10)
+    return Retrying(stop=stop_after_attempt(attempts), wait=pauses, retry=retry_if_exception(_may_pass), reraise=True)(read)
 
 
 def folder_of(uri: str) -> str:
-    """Name of the folder an object lies in; empty at the top of a bucket.
+    """Name of the folder an object lies in, or of the archive it is at the top of; empty at the top of a bucket.
 
-    >>> folder_of("s3://photos/animals/cat.jpg")
-    'animals'
+    >>> folder_of("s3://photos/animals/cat.jpg"), folder_of("zip://cat.jpg::s3://photos/animals.zip")
+    ('animals', 'animals')
     """
-    parts = uri.split("://", 1)[-1].split("/")
-    return parts[-2] if len(parts) > 1 else ""
+    inner, _, archive = uri.partition("::")
+    parts = inner.split("://", 1)[-1].split("/")
+    return parts[-2] if len(parts) > 1 else archive.rsplit("/", 1)[-1].split(".")[0]
 
 
 def batches(listed: Iterable[Listed], size: int) -> Iterator[list[Listed]]:

@@ -8,20 +8,21 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from discovery import schemas
+from discovery.adapters.archives import Member, archive_kind, member_uri, members
 from discovery.adapters.decoder_pool import DecodeLimits, DecoderPool
 from discovery.adapters.files import is_local, local_path, translated
 from discovery.adapters.ingest_tables import Counts, IngestTables
-from discovery.adapters.sources import GLOB_CHARACTERS, Listed, batches, folder_of, list_sources, read_object
+from discovery.adapters.sources import GLOB_CHARACTERS, Listed, batches, folder_of, list_sources, local_copy, read_object
 from discovery.adapters.storage import table_to_parquet
 from discovery.addressing import content_id, sha256_hex, stage_key
 from discovery.config import IngestConfig
@@ -29,6 +30,8 @@ from discovery.errors import DiscoveryError, SourceNotFound, StorageFull
 from discovery.types import IngestPart, Manifest, Reason, Record
 from discovery.workspace import Workspace
 
+T = TypeVar("T")
+R = TypeVar("R")
 Row = dict[str, Any]
 ROWS_VERSION = 1  # raise it when the same bytes give another row; everything is then read again
 LISTING_PAGE = 10_000  # objects handed to the tables at once
@@ -89,7 +92,7 @@ class _History:
     @classmethod
     def of(cls, sources: Sequence[str], ws: Workspace) -> _History:
         wanted = tuple(sorted(set(sources)))
-        rules = content_id([ROWS_VERSION, ws.config.ingest.thumbnail_px])
+        rules = content_id([ROWS_VERSION, schemas.MANIFEST.names, ws.config.ingest.thumbnail_px])
         newest: dict[tuple[str, ...], Manifest] = {}
         for record in ws.catalog.records(Manifest.stage):
             if isinstance(record, Manifest):
@@ -140,11 +143,12 @@ def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Wor
     rows: list[Row] = []
     done, kept_at, said_at = 0, time.monotonic(), time.monotonic()
 
-    with DecoderPool(settings.decoders or os.cpu_count() or 1, limits) as decoders:
-        reader = _Reader(ws, decoders, _ByteBudget(settings.max_bytes))
+    processes = settings.decoders or os.cpu_count() or 1
+    with DecoderPool(processes, limits) as decoders, ThreadPoolExecutor(2 * processes) as inside, _scratch(ws) as folder:
+        reader = _Reader(ws, decoders, _ByteBudget(settings.max_bytes), inside, folder)
         unread = (item for page in tables.unread(LISTING_PAGE) for item in page)
-        for row, read_bytes in _in_window(reader.row_of, unread, settings.read_threads):
-            rows.append(row)
+        for some, read_bytes in _in_window(reader.rows_of, unread, settings.read_threads):
+            rows.extend(some)
             ws.tally["ingest.objects_read"] += 1
             ws.tally["ingest.bytes_read"] += read_bytes
             done += 1
@@ -152,7 +156,7 @@ def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Wor
             if now - said_at > 2:
                 ws.report(f"ingest: {done:,} of {missing:,} read")
                 said_at = now
-            if now - kept_at > CHECKPOINT_S or len(rows) == LISTING_PAGE:
+            if now - kept_at > CHECKPOINT_S or len(rows) >= LISTING_PAGE:
                 table = pa.Table.from_pylist(rows, schema=schemas.READ_ROWS)
                 _keep_part(table, history, ws)
                 tables.add_rows(table)
@@ -162,19 +166,23 @@ def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Wor
     ws.report(f"ingest: {done:,} of {missing:,} read")
 
 
-def _in_window(work: Any, items: Iterator[Listed], threads: int) -> Iterator[tuple[Row, int]]:
+def _in_window(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """Results of `work` in the order of the items, at most WINDOW of them under way."""
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[tuple[Row, int]]] = deque()
     try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) == WINDOW:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from _windowed(pool, work, items, WINDOW)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _windowed(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) == window:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @dataclass
@@ -199,48 +207,98 @@ class _ByteBudget:
                 self._changed.notify_all()
 
 
+class _NotRead(Exception):
+    """An object's bytes did not come; its `reason`, and a `detail` for a person."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except StorageFull:
+        raise
+    except SourceNotFound as error:
+        raise _NotRead(Reason.VANISHED, str(error)) from error
+    except Exception as error:
+        raise _NotRead(Reason.UNREADABLE, f"{type(error).__name__}: {error}") from error
+
+
 @dataclass(frozen=True)
 class _Reader:
+    """From a listed object to its rows. `inside` runs the members of archives, whose bytes lie in `folder` meanwhile."""
+
     ws: Workspace
     decoders: DecoderPool
     budget: _ByteBudget
+    inside: ThreadPoolExecutor
+    folder: Path
 
-    def row_of(self, item: Listed) -> tuple[Row, int]:
-        """The row of one object, and how many bytes were read for it."""
-        row: Row = dict.fromkeys(schemas.READ_ROWS.names)
-        row |= {"object_uri": item.object_uri, "source_uri": item.object_uri, "folder": folder_of(item.object_uri), "is_new": False}
-        row |= {"size_bytes": item.size_bytes, "modified_at": item.modified_at, "etag": item.etag}
-        limit = self.ws.config.ingest.max_bytes
+    def rows_of(self, item: Listed) -> tuple[list[Row], int]:
+        """The rows of one object (one, unless it is an archive), and how many bytes were read for them."""
+        kind = archive_kind(item.object_uri)
+        limit = self.ws.config.ingest.max_archive_bytes if kind else self.ws.config.ingest.max_bytes
         if item.problem:
-            return row | {"reason": Reason.UNREADABLE, "detail": item.problem[:300]}, 0
-        if item.size_bytes > limit:
-            return row | {"reason": Reason.TOO_LARGE, "detail": f"{item.size_bytes} bytes; the limit is {limit}"}, 0
-        with self.budget.hold(item.size_bytes):
-            try:
-                data = read_object(item.object_uri, self.ws.config.s3, item.size_bytes)
-            except StorageFull:
-                raise
-            except SourceNotFound as error:
-                return row | {"reason": Reason.VANISHED, "detail": str(error)[:300]}, 0
-            except Exception as error:  # one object that cannot be read must not end the run; it is tried again next time
-                return row | {"reason": Reason.UNREADABLE, "detail": f"{type(error).__name__}: {error}"[:300]}, 0
-            facts, webp = self.decoders.examine(data)
-            if "reason" not in facts:
-                facts["asset_id"] = sha256_hex(data)
-                facts["is_new"] = self._keep(facts["asset_id"], data, webp)
-            return row | facts, len(data)
+            return [self._rejected(item, Reason.UNREADABLE, item.problem)], 0
+        if item.object_bytes > limit:
+            return [self._rejected(item, Reason.TOO_LARGE, f"{item.object_bytes} bytes; the limit is {limit}")], 0
+        try:
+            return self._archive_rows(item, kind) if kind else self._picture_rows(item)
+        except _NotRead as error:  # one object that cannot be read must not end the run; a store that cannot be written must
+            return [self._rejected(item, error.reason, error.detail)], 0
 
-    def _keep(self, asset_id: str, data: bytes, webp: bytes) -> bool:
-        """Put bytes and thumbnail into the store; whether the asset was new there."""
-        settings, store = self.ws.config.ingest, self.ws.store
-        if settings.store_bytes:
+    def _picture_rows(self, item: Listed) -> tuple[list[Row], int]:
+        with self.budget.hold(item.object_bytes):
+            with _reading():
+                data = read_object(item.object_uri, self.ws.config.s3, item.object_bytes)
+            return [self._row(item, data=data)], len(data)
+
+    def _archive_rows(self, item: Listed, kind: str) -> tuple[list[Row], int]:
+        with ExitStack() as stack:
+            with _reading():
+                path = stack.enter_context(local_copy(item.object_uri, self.ws.config.s3, self.folder, item.object_bytes))
+            found = members(path, kind, self.ws.config.ingest.max_bytes)
+            rows = list(_windowed(self.inside, lambda member: self._member_row(item, kind, member), found, 8))
+        return rows, item.object_bytes
+
+    def _member_row(self, item: Listed, kind: str, member: Member) -> Row:
+        uri = member_uri(kind, member.name, item.object_uri) if member.name else item.object_uri
+        if member.reason is not None:
+            return self._rejected(item, member.reason, member.detail) | self._address(uri, member.size_bytes)
+        return self._row(item, uri, member.data)
+
+    def _row(self, item: Listed, uri: str = "", data: bytes = b"") -> Row:
+        """The row of a picture's bytes, which are put into the store."""
+        row = self._empty(item) | self._address(uri or item.object_uri, len(data))
+        facts, webp = self.decoders.examine(data)
+        if "reason" in facts:
+            return row | facts
+        settings, store, asset_id = self.ws.config.ingest, self.ws.store, sha256_hex(data)
+        if settings.store_bytes or uri:  # a member of an archive could be found again only by reading all before it
             store.put_asset(asset_id, data)
-        return store.put_thumbnail(asset_id, settings.thumbnail_px, webp)
+        is_new = store.put_thumbnail(asset_id, settings.thumbnail_px, webp)
+        return row | facts | {"asset_id": asset_id, "is_new": is_new}
+
+    def _rejected(self, item: Listed, reason: Reason, detail: str) -> Row:
+        return self._empty(item) | self._address(item.object_uri, item.object_bytes) | {"reason": reason, "detail": detail[:300]}
+
+    @staticmethod
+    def _address(uri: str, size_bytes: int) -> Row:
+        return {"source_uri": uri, "size_bytes": size_bytes, "folder": folder_of(uri)}
+
+    @staticmethod
+    def _empty(item: Listed) -> Row:
+        known = {"object_uri": item.object_uri, "object_bytes": item.object_bytes, "modified_at": item.modified_at, "etag": item.etag}
+        return dict.fromkeys(schemas.READ_ROWS.names) | known | {"is_new": False}
 
 
 def _keep_part(table: pa.Table, history: _History, ws: Workspace) -> None:
     previous = history.previous.id if history.previous else ""
-    objects = content_id(table.select(["object_uri", "size_bytes", "modified_at", "etag"]).to_pylist())
+    objects = content_id(table.select(["object_uri", "object_bytes", "modified_at", "etag"]).to_pylist())
     identity = {"rules": history.rules, "sources": list(history.sources), "previous": previous, "objects": objects}
     key = stage_key(IngestPart.stage, IngestPart.version, identity, [])
     file = ws.put_file(IngestPart, key, "table", table_to_parquet(table), ".parquet", len(table))

@@ -1,0 +1,102 @@
+"""Tar and zip archives: their members one after the other, never unpacked to disk; what cannot be read is said, and the rest still comes."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from discovery.types import Reason
+
+SUFFIXES = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar"}
+MAX_MEMBERS = 200_000
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an archive: its bytes, or why there are none. An empty name stands for the archive itself."""
+
+    name: str
+    size_bytes: int
+    data: bytes = b""
+    reason: Reason | None = None
+    detail: str = ""
+
+
+def archive_kind(uri: str) -> str:
+    """'zip' or 'tar' by the name; empty for anything else.
+
+    >>> archive_kind("s3://photos/2026.tar.gz"), archive_kind("a.jpg")
+    ('tar', '')
+    """
+    return next((kind for suffix, kind in SUFFIXES.items() if uri.lower().endswith(suffix)), "")
+
+
+def member_uri(kind: str, name: str, archive_uri: str) -> str:
+    """The address of a member, as fsspec chains them: `zip://a/b.jpg::s3://photos/2026.zip`."""
+    return f"{kind}://{name}::{archive_uri}"
+
+
+def members(path: Path, kind: str, max_bytes: int) -> Iterator[Member]:
+    """Files of an archive in the order they lie there, at most one in memory.
+
+    max_bytes: larger members are named, not read, whatever their header says. A broken archive gives the members before the break, then
+    one with an empty name and the reason; so does one without files, or with more than MAX_MEMBERS.
+    """
+    count = 0
+    try:
+        for member in _zip(path, max_bytes) if kind == "zip" else _tar(path, max_bytes):
+            if count == MAX_MEMBERS:
+                yield Member("", 0, reason=Reason.TOO_LARGE, detail=f"more than {MAX_MEMBERS:,} files; the others were not read")
+                return
+            count += 1
+            yield replace(member, name=member.name.encode(errors="backslashreplace").decode())  # tar names may be any bytes
+    except BROKEN as error:
+        yield Member("", 0, reason=Reason.CORRUPT, detail=f"after {count:,} files: {type(error).__name__}: {error}"[:300])
+        return
+    if not count:
+        yield Member("", 0, reason=Reason.EMPTY, detail="an archive without files")
+
+
+def _zip(path: Path, max_bytes: int) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            if info.flag_bits & 1:
+                yield Member(info.filename, info.file_size, reason=Reason.UNSUPPORTED_FORMAT, detail="encrypted")
+                continue
+            try:
+                with archive.open(info) as stream:
+                    yield _read(stream, info.filename, info.file_size, max_bytes)
+            except BROKEN as error:  # the directory at the end is whole, so that the next may be
+                yield Member(info.filename, info.file_size, reason=Reason.CORRUPT, detail=f"{type(error).__name__}: {error}"[:300])
+
+
+def _tar(path: Path, max_bytes: int) -> Iterator[Member]:
+    with tarfile.open(path, "r|*") as archive:  # a stream: no index in memory, and compressed ones are read once
+        for info in archive:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
+            if info.isdir():
+                continue
+            stream = archive.extractfile(info) if info.isreg() else None
+            if stream is None:
+                yield Member(info.name, 0, reason=Reason.UNSUPPORTED_FORMAT, detail="a link or a device, not a file")
+                continue
+            yield _read(stream, info.name, info.size, max_bytes)
+
+
+def _read(stream: IO[bytes], name: str, size: int, max_bytes: int) -> Member:
+    if size > max_bytes:
+        return Member(name, size, reason=Reason.TOO_LARGE, detail=f"{size} bytes; the limit is {max_bytes}")
+    data = stream.read(max_bytes + 1)  # a header may say less than comes out
+    if len(data) > max_bytes:
+        return Member(name, len(data), reason=Reason.TOO_LARGE, detail=f"more bytes than its header says; the limit is {max_bytes}")
+    if len(data) < size:
+        raise EOFError(f"{name} ends after {len(data)} of {size} bytes")
+    return Member(name, size, data)
