@@ -23,6 +23,7 @@ MANIFEST = pa.schema(
         pa.field("orientation", pa.int8()),  # EXIF 1..8
         pa.field("pixel_sha256", pa.string()),  # decoded, oriented, on white, RGB
         pa.field("folder", pa.string()),  # last folder of the URI; a label in many corpora
+        pa.field("attributes", pa.string()),  # JSON object of what a list says besides; null without
     ]
 )
 

@@ -67,10 +67,10 @@ class IngestTables:
 
     def end_listing(self) -> tuple[int, str]:
         """(number of objects, digest): equal listings have equal digests, in whatever order their pages came."""
-        self._run("CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages")
+        self._run("CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages ORDER BY object_uri, attributes DESC")
         self._run("DROP TABLE pages")
         digest = hashlib.sha256()
-        lines = "SELECT concat_ws(chr(31), object_uri, object_bytes, modified_at, etag, problem) FROM listed ORDER BY object_uri"
+        lines = "SELECT concat_ws(chr(31), object_uri, object_bytes, modified_at, etag, problem, attributes) FROM listed ORDER BY object_uri"
         for batch in self._stream(lines):
             digest.update(("\n".join(batch.column(0).to_pylist()) + "\n").encode())
         return self._one("SELECT count(*) FROM listed"), digest.hexdigest()
@@ -117,9 +117,9 @@ class IngestTables:
         self._run(
             f"""
             CREATE OR REPLACE TABLE rows AS
-            SELECT {MANIFEST_COLUMNS} FROM fresh
-            UNION ALL SELECT {", ".join("known." + name for name in schemas.MANIFEST.names)} FROM known SEMI JOIN listed ON {SAME_OBJECT}
-            """
+            WITH found AS (SELECT {MANIFEST_COLUMNS} FROM fresh UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN listed ON {SAME_OBJECT})
+            SELECT found.* REPLACE (nullif(listed.attributes, '') AS attributes) FROM found JOIN listed USING (object_uri)
+            """  # attributes are the list's of today, without reading the object again
         )
         removed, moved = 0, 0
         if previous is not None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import stat
+import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -16,18 +19,22 @@ from urllib.parse import quote
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from discovery.adapters.files import is_local, local_path, open_filesystem, translated
+from discovery.adapters.lists import Entry, list_kind, read_list
 from discovery.config import S3Config
-from discovery.errors import AccessDenied, ConfigError, SourceNotFound, StorageError
+from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNotFound, StorageError
 
 T = TypeVar("T")
 GLOB_CHARACTERS = frozenset("*?[")
 READ_ATTEMPTS = 4
+LOOKS = 16  # objects of a list looked at once
+PAGE = 10_000
 
 
 class Listed(NamedTuple):
     """One object of a source, as its listing tells, before a byte is read; `modified_at` and `etag` as the source writes them.
 
     problem: why the listing itself says that it cannot be read (a folder without rights, a dangling link); empty for all others.
+    attributes: JSON object of what a list says of it besides.
     """
 
     object_uri: str
@@ -35,21 +42,29 @@ class Listed(NamedTuple):
     modified_at: str
     etag: str = ""
     problem: str = ""
+    attributes: str = ""
 
 
-def list_sources(uris: Sequence[str], s3: S3Config, excluded: Path | None = None) -> Iterator[Listed]:
+def list_sources(
+    uris: Sequence[str], s3: S3Config, excluded: Path | None = None, reserved: Collection[str] = ()
+) -> Iterator[Listed]:
     """Every object of the sources, as it is found; sources that overlap give some of them twice.
 
-    uris: folders, files, globs or fsspec URIs. excluded: a folder that is left out (the store, when it lies inside a source). Memory
-    is that of one page of a bucket, or of one folder. Raises SourceNotFound when a source does not exist or lists nothing,
-    AccessDenied when its server refuses.
+    uris: folders, files, globs, fsspec URIs, or lists of such (CSV, Parquet). excluded: a folder that is left out (the store, when it
+    lies inside a source). reserved: names that a column of a list must not have. Memory is that of one page of a bucket, or of one
+    folder. Raises SourceNotFound when a source does not exist or lists nothing, AccessDenied when its server refuses, ConfigError for
+    a list that is none.
     """
     if not uris:
         raise SourceNotFound("No source was given. Example: discovery run ~/Pictures")
     for uri in uris:
         empty = True
         with translated(f"Listing {uri}"):
-            for item in _list_local(uri, excluded) if is_local(uri) else _list_remote(uri, s3):
+            if list_kind(uri):
+                found = _list_named(uri, s3, reserved)
+            else:
+                found = _list_local(uri, excluded) if is_local(uri) else _list_remote(uri, s3)
+            for item in found:
                 empty = False
                 yield item
         if empty:
@@ -79,7 +94,7 @@ def read_object(uri: str, s3: S3Config, size_bytes: int | None = None) -> bytes:
 
 
 @contextmanager
-def local_copy(uri: str, s3: S3Config, folder: Path, size_bytes: int) -> Iterator[Path]:
+def local_copy(uri: str, s3: S3Config, folder: Path, size_bytes: int | None = None) -> Iterator[Path]:
     """A file of this machine with the bytes of a large object: itself, or a copy in `folder` for the time of the context.
 
     Raises as `read_object` does.
@@ -160,6 +175,30 @@ def _list_local(uri: str, excluded: Path | None) -> Iterator[Listed]:
         )
 
 
+def _list_named(uri: str, s3: S3Config, reserved: Collection[str]) -> Iterator[Listed]:
+    """The objects that a list names; those whose size it does not give are looked at, several at once."""
+    with tempfile.TemporaryDirectory(prefix="list-") as folder, local_copy(uri, s3, Path(folder)) as path, ThreadPoolExecutor(LOOKS) as pool:
+        entries = read_list(path, str(local_path(uri).absolute()) if is_local(uri) else uri, reserved)
+        while page := list(islice(entries, PAGE)):
+            yield from pool.map(lambda entry: _look(entry, s3), page)
+
+
+def _look(entry: Entry, s3: S3Config) -> Listed:
+    if is_local(entry.uri):
+        return _stat(str(local_path(entry.uri).absolute()))._replace(attributes=entry.attributes)
+    if entry.size_bytes is not None:
+        return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag, attributes=entry.attributes)
+    try:
+        with translated(f"Looking at {entry.uri}"):
+            filesystem, path = open_filesystem(entry.uri, s3)
+            info = filesystem.info(path)
+        if info.get("size") is None:
+            raise StorageError("its server does not tell its size")
+    except DiscoveryError as error:
+        return Listed(entry.uri, 0, "", problem=str(error), attributes=entry.attributes)
+    return _described(entry.uri, info)._replace(attributes=entry.attributes)
+
+
 def _walk(top: str, excluded: str) -> Iterator[Listed]:
     folders = [top]
     while folders:
@@ -211,13 +250,14 @@ def _list_remote(uri: str, s3: S3Config) -> Iterator[Listed]:
     for full, info in found:
         if info.get("type") == "directory" or full.endswith("/"):
             continue
-        changed = info.get("LastModified") or info.get("mtime") or ""
-        yield Listed(
-            f"{protocol}://{full}",
-            int(info.get("size", info.get("Size")) or 0),
-            changed.isoformat() if isinstance(changed, datetime) else str(changed),
-            str(info.get("ETag") or info.get("etag") or "").strip('"'),
-        )
+        yield _described(f"{protocol}://{full}", info)
+
+
+def _described(uri: str, info: dict[str, Any]) -> Listed:
+    changed = info.get("LastModified") or info.get("mtime") or ""
+    modified = changed.isoformat() if isinstance(changed, datetime) else str(changed)
+    etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
+    return Listed(uri, int(info.get("size", info.get("Size")) or 0), modified, etag)
 
 
 def _s3_pages(filesystem: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +32,7 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
 
     Columns: asset_id, source_uri (its first), format, width_px, height_px, size_bytes, modified_at, folder, category (the folder's
     name), one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value,
-    q_value, is_novel, is_removed, manifest_id, report_id.
+    q_value, is_novel, is_removed, manifest_id, report_id, and one for each name that a list used, of its type.
     """
     rows: dict[str, dict[str, Any]] = {}
     seen: set[tuple[str, ...]] = set()
@@ -43,7 +44,7 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
         is_newest = manifest.sources not in seen
         seen.add(manifest.sources)
         accepted = set(ws.store.read_table(embedded, "members")["asset_id"].to_pylist())
-        for row in ws.store.read_table(manifest, columns=["asset_id", *LISTED]).to_pylist():
+        for row in ws.store.read_table(manifest, columns=["asset_id", *LISTED, "attributes"]).to_pylist():
             if row["asset_id"] in accepted:
                 known = rows.get(row["asset_id"])
                 if known is None or (known["is_removed"] and is_newest):
@@ -59,7 +60,29 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
         for row in ws.store.read_table(record, columns=["asset_id", "novelty", "p_value", "q_value", "is_novel"]).to_pylist():
             if row["asset_id"] in rows:
                 rows[row["asset_id"]].update(row)
-    return pa.Table.from_pylist([rows[asset_id] for asset_id in sorted(rows)], schema=_schema())
+    ordered = [rows[asset_id] for asset_id in sorted(rows)]
+    return _with_attributes(pa.Table.from_pylist(ordered, schema=_schema()), [row["attributes"] for row in ordered])
+
+
+def column_names() -> list[str]:
+    """The columns that every asset table has."""
+    return list(_schema().names)
+
+
+def _with_attributes(table: pa.Table, attributes: list[str | None]) -> pa.Table:
+    """A column for each name: numbers or truth values where all values are, else text."""
+    said: list[dict[str, Any]] = [json.loads(text) if text else {} for text in attributes]
+    for name in sorted({name for one in said for name in one} - set(table.column_names)):
+        values = [one.get(name) for one in said]
+        kinds = {type(value) for value in values if value is not None}
+        if kinds == {bool}:
+            column = pa.array(values, pa.bool_())
+        elif kinds <= {int, float}:
+            column = pa.array(values, pa.float64())
+        else:
+            column = pa.array([None if value is None else value if isinstance(value, str) else json.dumps(value) for value in values], pa.string())
+        table = table.append_column(name, column)
+    return table
 
 
 def _add_duplicates(rows: dict[str, dict[str, Any]], snapshot: IndexSnapshot, ws: Workspace) -> None:

@@ -27,6 +27,7 @@ from discovery.adapters.storage import table_to_parquet
 from discovery.addressing import content_id, sha256_hex, stage_key
 from discovery.config import IngestConfig
 from discovery.errors import DiscoveryError, SourceNotFound, StorageFull
+from discovery.stages.asset_table import column_names
 from discovery.types import IngestPart, Manifest, Reason, Record
 from discovery.workspace import Workspace
 
@@ -54,7 +55,7 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
     history = _History.of(sources, ws)
     previous = history.previous
     with _scratch(ws) as folder, IngestTables(folder, settings.listing_memory_bytes) as tables:
-        for page in batches(list_sources(sources, ws.config.s3, excluded), LISTING_PAGE):
+        for page in batches(list_sources(sources, ws.config.s3, excluded, column_names()), LISTING_PAGE):
             tables.add_listed(page)
         listed, listing = tables.end_listing()
         same = previous is not None and (previous.listing, previous.settings) == (listing, history.settings)
