@@ -37,6 +37,7 @@ class S3Config(Section):
 
     endpoint_url: str = Field("", description="http://host:port of a server other than AWS; empty: AWS")
     region: str = Field("", description="region of the buckets; empty: from the environment or the profile")
+    timeout_s: float = Field(30.0, gt=0, description="seconds without a connection or a byte, after which a request is tried again")
 
 
 class IngestConfig(Section):

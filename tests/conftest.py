@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: generated pictures, settings that stay in this process, a local S3 server."""
 
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,5 +34,6 @@ def moto_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     s3fs.S3FileSystem.clear_instance_cache()
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()  # one memory a process
     yield f"http://{host}:{port}"
     server.stop()

@@ -49,7 +49,8 @@ class Files(Protocol):
 
 def translate(error: BaseException, what: str) -> DiscoveryError:
     """The platform's error for a foreign one, with what was tried and the next step; the caller raises it `from` the cause."""
-    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", "")) if hasattr(error, "response") else ""
+    response = getattr(error, "response", None)  # a dictionary of botocore's, None when nothing came, or an object of another library
+    code = str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
     number = getattr(error, "errno", None)
     name = type(error).__name__
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -216,9 +217,12 @@ def open_filesystem(uri: str, s3: S3Config) -> tuple[Any, str]:
     options: dict[str, Any] = {}
     if uri.startswith("s3://"):
         client = {"endpoint_url": s3.endpoint_url, "region_name": s3.region}
-        options = {"client_kwargs": {k: v for k, v in client.items() if v}, "use_listings_cache": False}
+        patience = {"connect_timeout": s3.timeout_s, "read_timeout": s3.timeout_s, "retries": {"mode": "standard", "total_max_attempts": 4}}
+        options = {"client_kwargs": {k: v for k, v in client.items() if v}, "config_kwargs": patience, "use_listings_cache": False}
     with translated(f"Opening {uri}"):
         filesystem, path = fsspec.core.url_to_fs(uri, **options)
+    if uri.startswith("s3://"):
+        filesystem.retries = 1  # botocore tries again already; s3fs on top of it would wait for a dead server five times as long
     return filesystem, path
 
 

@@ -1,7 +1,7 @@
 """The tables of one ingest, on local disk: what is listed, what is known, what was read; joined by DuckDB under a memory limit.
 
-A listing of a bucket does not fit into memory, nor does the manifest of the last one. Every table here lives in a scratch file;
-sorting and joining spill beside it.
+A listing of a bucket does not fit into memory, nor does the manifest of the last one. Every table here lives in files of a scratch
+folder; sorting and joining spill beside them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class IngestTables:
     """Filled in this order: the listing, what is known of it, the rows that were read; then counted and written."""
 
     def __init__(self, folder: Path, memory_bytes: int, threads: int = 2) -> None:
-        """folder: an empty one on local disk that is thrown away afterwards. memory_bytes: what DuckDB may hold."""
+        """folder: an empty one on local disk that is thrown away afterwards, without characters of globs. memory_bytes: what DuckDB may hold."""
         settings = {"memory_limit": f"{memory_bytes // 2**20}MiB", "threads": str(threads), "preserve_insertion_order": "false"}
         self._db = duckdb.connect(str(folder / "ingest.duckdb"), config={**settings, "temp_directory": str(folder / "spill")})
         self._folder = folder

@@ -10,12 +10,13 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
+import numpy as np
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from discovery.adapters.files import is_local, local_path, open_filesystem, translated
@@ -86,7 +87,8 @@ def read_object(uri: str, s3: S3Config, size_bytes: int | None = None) -> bytes:
                 data = local_path(uri).read_bytes()
             else:
                 filesystem, path = open_filesystem(uri, s3)
-                data = bytes(filesystem.cat_file(path))
+                alone = {"max_concurrency": 1} if uri.startswith("s3://") else {}  # else s3fs asks for the size first, which is known
+                data = bytes(filesystem.cat_file(path, **alone))
         _check_length(uri, len(data), size_bytes)
         return data
 
@@ -162,13 +164,13 @@ def _list_local(uri: str, excluded: Path | None) -> Iterator[Listed]:
     place = local_path(uri).absolute()
     left_out = str(excluded) if excluded else ""
     if place.is_file():
-        yield _stat(str(place))
+        yield from _stats([str(place)])
     elif place.is_dir():
         os.listdir(place)  # the source itself must be readable; a folder inside it that is not becomes a rejection
         yield from _walk(str(place), left_out)
     elif GLOB_CHARACTERS & set(str(place)):
         for match in glob.iglob(str(place), recursive=True):
-            yield from _walk(match, left_out) if os.path.isdir(match) else [_stat(match)]
+            yield from _walk(match, left_out) if os.path.isdir(match) else _stats([match])
     else:
         raise SourceNotFound(
             f"Source {uri} does not exist. Check the spelling; a folder, file, glob or s3://bucket/prefix is expected."
@@ -185,7 +187,8 @@ def _list_named(uri: str, s3: S3Config, reserved: Collection[str]) -> Iterator[L
 
 def _look(entry: Entry, s3: S3Config) -> Listed:
     if is_local(entry.uri):
-        return _stat(str(local_path(entry.uri).absolute()))._replace(attributes=entry.attributes)
+        (found,) = _stats([str(local_path(entry.uri).absolute())])
+        return found._replace(attributes=entry.attributes)
     if entry.size_bytes is not None:
         return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag, attributes=entry.attributes)
     try:
@@ -205,28 +208,35 @@ def _walk(top: str, excluded: str) -> Iterator[Listed]:
         folder = folders.pop()
         if folder == excluded:
             continue
+        files: list[str] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                     elif not (entry.is_symlink() and entry.is_dir()):  # a linked folder is not followed: it may lead back
-                        yield _stat(entry.path)
+                        files.append(entry.path)
         except OSError as error:
             yield Listed(_local_uri(folder), 0, "", problem=f"folder cannot be listed: {error.strerror or error}")
+        yield from _stats(files)
 
 
-def _stat(path: str) -> Listed:
-    uri = _local_uri(path)
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        return Listed(uri, 0, "", problem=error.strerror or str(error))
-    if not stat.S_ISREG(found.st_mode):
-        return Listed(uri, 0, "", problem="neither a file nor a folder")
-    seconds, nanoseconds = divmod(found.st_mtime_ns, 1_000_000_000)
-    modified = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
-    return Listed(uri, found.st_size, f"{modified}.{nanoseconds:09d}Z")
+def _stats(paths: Sequence[str]) -> Iterator[Listed]:
+    """What the file system says of each; their times are written all at once, which is most of the work of a listing."""
+    regular: list[tuple[str, int, int]] = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            yield Listed(_local_uri(path), 0, "", problem=error.strerror or str(error))
+            continue
+        if stat.S_ISREG(found.st_mode):
+            regular.append((_local_uri(path), found.st_size, found.st_mtime_ns))
+        else:
+            yield Listed(_local_uri(path), 0, "", problem="neither a file nor a folder")
+    times = np.datetime_as_string(np.array([at for _, _, at in regular], "datetime64[ns]"), timezone="UTC").tolist()
+    for (uri, size, _), modified in zip(regular, times, strict=True):
+        yield Listed(uri, size, modified)
 
 
 def _local_uri(path: str) -> str:

@@ -26,7 +26,7 @@ from discovery.adapters.sources import GLOB_CHARACTERS, Listed, batches, folder_
 from discovery.adapters.storage import table_to_parquet
 from discovery.addressing import content_id, sha256_hex, stage_key
 from discovery.config import IngestConfig
-from discovery.errors import DiscoveryError, SourceNotFound, StorageFull
+from discovery.errors import DiscoveryError, SourceNotFound, StorageError, StorageFull
 from discovery.stages.asset_table import column_names
 from discovery.types import IngestPart, Manifest, Reason, Record
 from discovery.workspace import Workspace
@@ -38,6 +38,7 @@ ROWS_VERSION = 1  # raise it when the same bytes give another row; everything is
 LISTING_PAGE = 10_000  # objects handed to the tables at once
 WINDOW = 64  # objects under way: keeps the reading threads busy; their bytes have a limit of their own
 CHECKPOINT_S = 30.0  # what a kill may cost
+GIVE_UP_AFTER = 50  # objects in a row that could not be read: their source is down, and they are no rejections
 STALE_SCRATCH_S = 86_400.0
 
 
@@ -46,9 +47,9 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
 
     An unchanged listing returns the manifest it already has, unless rows in it failed for a reason that may pass (`unreadable`,
     `vanished`), which are then tried again. Unchanged objects are taken over from earlier manifests without reading a byte; a killed
-    ingest goes on where it was. Memory: `ingest.listing_memory_bytes`, plus at most `ingest.max_bytes` of pictures under way, plus
-    the decoder processes, however long the listing. Raises SourceNotFound, AccessDenied, StorageFull. Tally: ingest.objects_read,
-    ingest.bytes_read, ingest.new_assets.
+    ingest goes on where it was, and so does one whose source went down in the middle. Memory: `ingest.listing_memory_bytes`, plus at
+    most `ingest.max_bytes` of pictures under way, plus the decoder processes, however long the listing. Raises SourceNotFound,
+    AccessDenied, StorageError, StorageFull. Tally: ingest.objects_read, ingest.bytes_read, ingest.new_assets.
     """
     settings = ws.config.ingest
     excluded = None if ws.config.is_remote else ws.config.local_folder
@@ -142,27 +143,33 @@ def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Wor
     settings = ws.config.ingest
     limits = DecodeLimits(settings.max_pixels, settings.thumbnail_px, settings.decode_seconds, settings.decode_memory_bytes)
     rows: list[Row] = []
-    done, kept_at, said_at = 0, time.monotonic(), time.monotonic()
+    done, failed, kept_at, said_at = 0, 0, time.monotonic(), time.monotonic()
 
     processes = settings.decoders or os.cpu_count() or 1
     with DecoderPool(processes, limits) as decoders, ThreadPoolExecutor(2 * processes) as inside, _scratch(ws) as folder:
         reader = _Reader(ws, decoders, _ByteBudget(settings.max_bytes), inside, folder)
         unread = (item for page in tables.unread(LISTING_PAGE) for item in page)
-        for some, read_bytes in _in_window(reader.rows_of, unread, settings.read_threads):
-            rows.extend(some)
+        for read in _in_window(reader.read, unread, settings.read_threads):
+            rows.extend(read.rows)
             ws.tally["ingest.objects_read"] += 1
-            ws.tally["ingest.bytes_read"] += read_bytes
+            ws.tally["ingest.bytes_read"] += read.bytes
             done += 1
+            failed = failed + 1 if read.is_outage else 0
             now = time.monotonic()
             if now - said_at > 2:
                 ws.report(f"ingest: {done:,} of {missing:,} read")
                 said_at = now
-            if now - kept_at > CHECKPOINT_S or len(rows) >= LISTING_PAGE:
+            if now - kept_at > CHECKPOINT_S or len(rows) >= LISTING_PAGE or failed == GIVE_UP_AFTER:
                 table = pa.Table.from_pylist(rows, schema=schemas.READ_ROWS)
                 _keep_part(table, history, ws)
                 tables.add_rows(table)
                 rows.clear()
                 kept_at = now
+            if failed == GIVE_UP_AFTER:
+                raise StorageError(
+                    f"The last {failed} objects could not be read. {read.rows[0]['detail']} "
+                    "What was read before is kept: run again when the source answers."
+                )
     tables.add_rows(pa.Table.from_pylist(rows, schema=schemas.READ_ROWS))
     ws.report(f"ingest: {done:,} of {missing:,} read")
 
@@ -208,17 +215,27 @@ class _ByteBudget:
                 self._changed.notify_all()
 
 
-class _NotRead(Exception):
-    """An object's bytes did not come; its `reason`, and a `detail` for a person."""
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What came of one object: its rows, the bytes that were read for them, whether its server did not serve it."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    rows: list[Row]
+    bytes: int = 0
+    is_outage: bool = False
+
+
+class _NotRead(Exception):
+    """An object's bytes did not come; its `reason`, a `detail` for a person, and whether its server is at fault."""
+
+    def __init__(self, reason: Reason, detail: str, is_outage: bool = False) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.is_outage = is_outage
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _reading(uri: str) -> Iterator[None]:
     try:
         yield
     except StorageFull:
@@ -226,7 +243,8 @@ def _reading() -> Iterator[None]:
     except SourceNotFound as error:
         raise _NotRead(Reason.VANISHED, str(error)) from error
     except Exception as error:
-        raise _NotRead(Reason.UNREADABLE, f"{type(error).__name__}: {error}") from error
+        is_outage = isinstance(error, StorageError) and not is_local(uri)
+        raise _NotRead(Reason.UNREADABLE, f"{type(error).__name__}: {error}", is_outage) from error
 
 
 @dataclass(frozen=True)
@@ -239,32 +257,32 @@ class _Reader:
     inside: ThreadPoolExecutor
     folder: Path
 
-    def rows_of(self, item: Listed) -> tuple[list[Row], int]:
-        """The rows of one object (one, unless it is an archive), and how many bytes were read for them."""
+    def read(self, item: Listed) -> _Read:
+        """One object: one row, unless it is an archive."""
         kind = archive_kind(item.object_uri)
         limit = self.ws.config.ingest.max_archive_bytes if kind else self.ws.config.ingest.max_bytes
         if item.problem:
-            return [self._rejected(item, Reason.UNREADABLE, item.problem)], 0
+            return _Read([self._rejected(item, Reason.UNREADABLE, item.problem)])
         if item.object_bytes > limit:
-            return [self._rejected(item, Reason.TOO_LARGE, f"{item.object_bytes} bytes; the limit is {limit}")], 0
+            return _Read([self._rejected(item, Reason.TOO_LARGE, f"{item.object_bytes} bytes; the limit is {limit}")])
         try:
             return self._archive_rows(item, kind) if kind else self._picture_rows(item)
         except _NotRead as error:  # one object that cannot be read must not end the run; a store that cannot be written must
-            return [self._rejected(item, error.reason, error.detail)], 0
+            return _Read([self._rejected(item, error.reason, error.detail)], is_outage=error.is_outage)
 
-    def _picture_rows(self, item: Listed) -> tuple[list[Row], int]:
+    def _picture_rows(self, item: Listed) -> _Read:
         with self.budget.hold(item.object_bytes):
-            with _reading():
+            with _reading(item.object_uri):
                 data = read_object(item.object_uri, self.ws.config.s3, item.object_bytes)
-            return [self._row(item, data=data)], len(data)
+            return _Read([self._row(item, data=data)], len(data))
 
-    def _archive_rows(self, item: Listed, kind: str) -> tuple[list[Row], int]:
+    def _archive_rows(self, item: Listed, kind: str) -> _Read:
         with ExitStack() as stack:
-            with _reading():
+            with _reading(item.object_uri):
                 path = stack.enter_context(local_copy(item.object_uri, self.ws.config.s3, self.folder, item.object_bytes))
             found = members(path, kind, self.ws.config.ingest.max_bytes)
             rows = list(_windowed(self.inside, lambda member: self._member_row(item, kind, member), found, 8))
-        return rows, item.object_bytes
+        return _Read(rows, item.object_bytes)
 
     def _member_row(self, item: Listed, kind: str, member: Member) -> Row:
         uri = member_uri(kind, member.name, item.object_uri) if member.name else item.object_uri
@@ -336,6 +354,8 @@ def _commit(
 def _scratch(ws: Workspace) -> Iterator[Path]:
     """A folder on local disk for this ingest alone; those that killed ones left are removed after a day."""
     top = ws.config.local_folder / "scratch"
+    if GLOB_CHARACTERS & set(str(top)):
+        top = Path(tempfile.gettempdir()) / "discovery-scratch"  # DuckDB takes every path for a pattern
     with translated(f"Making a scratch folder in {top}"):
         top.mkdir(parents=True, exist_ok=True)
         for left in top.glob("ingest-*"):
