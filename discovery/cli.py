@@ -189,13 +189,16 @@ def _ingest(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.ingest import ingest
 
     manifest = ingest(options.source, ws)
-    rows = ws.store.read_table(manifest, columns=["source_uri", "reason", "detail"]).to_pylist()
+    rows = ws.store.read_table(manifest, columns=["source_uri", "reason", "detail"])
     return {
         "manifest_id": manifest.id,
         "assets": manifest.assets,
         "new_assets": ws.tally["ingest.new_assets"],
+        "unchanged": ws.tally["ingest.unchanged"],
+        "removed": ws.tally["ingest.removed"],
+        "moved": ws.tally["ingest.moved"],
         "rejected": manifest.rejected,
-        "rejections": [row for row in rows if row["reason"]],
+        "rejections": rows.filter(rows["reason"].is_valid()).to_pylist(),
     }
 
 

@@ -49,7 +49,8 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
     `vanished`), which are then tried again. Unchanged objects are taken over from earlier manifests without reading a byte; a killed
     ingest goes on where it was, and so does one whose source went down in the middle. Memory: `ingest.listing_memory_bytes`, plus at
     most `ingest.max_bytes` of pictures under way, plus the decoder processes, however long the listing. Raises SourceNotFound,
-    AccessDenied, StorageError, StorageFull. Tally: ingest.objects_read, ingest.bytes_read, ingest.new_assets.
+    AccessDenied, StorageError, StorageFull. Tally: ingest.unchanged, ingest.objects_read, ingest.bytes_read, ingest.new_assets,
+    ingest.removed, ingest.moved.
     """
     settings = ws.config.ingest
     excluded = None if ws.config.is_remote else ws.config.local_folder
@@ -61,6 +62,7 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
         listed, listing = tables.end_listing()
         same = previous is not None and (previous.listing, previous.settings) == (listing, history.settings)
         if previous is not None and same and not any(Reason(name).is_transient for name in previous.rejections):
+            ws.tally["ingest.unchanged"] += listed
             return previous
         key = ws.key(Manifest, [settings], [], listing=listing, rules=history.rules, previous=previous.id if previous else "")
         if (found := ws.find(Manifest, key)) is not None:
@@ -76,7 +78,7 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
             raise DiscoveryError(
                 f"{listed:,} objects were listed and {counts.accounted:,} accounted for; nothing was recorded. Please report this."
             )
-        ws.tally["ingest.new_assets"] += counts.new_assets
+        ws.tally.update({f"ingest.{name}": getattr(counts, name) for name in ("new_assets", "unchanged", "removed", "moved")})
         return _commit(tables, counts, history, key, listing, same, ws)
 
 

@@ -139,7 +139,7 @@ def test_running_again_reads_and_computes_nothing(chain: Chain) -> None:
     assert {name: record.id for name, record in again.records.items()} == {n: r.id for n, r in chain.result.records.items()}
     assert again.published == chain.result.published and again.mlflow_run_id == chain.result.mlflow_run_id
     grown = Counter(chain.ws.tally) - before
-    assert set(grown) == {"embed_shard.reused"}
+    assert set(grown) == {"ingest.unchanged", "embed_shard.reused"}
 
 
 def test_a_run_with_nothing_to_embed_does_not_load_the_encoder(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
