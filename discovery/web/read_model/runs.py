@@ -24,6 +24,9 @@ class Run:
     listed: int
     assets: int
     new_assets: int
+    unchanged: int
+    removed: int
+    moved: int
     rejected: int
     rejections: dict[str, int]
     quality_id: str | None
@@ -209,6 +212,9 @@ def _run(chain: Chain) -> Run:
         listed=manifest.rows,
         assets=manifest.assets,
         new_assets=manifest.new_assets,
+        unchanged=manifest.unchanged,
+        removed=manifest.removed,
+        moved=manifest.moved,
         rejected=manifest.rejected,
         rejections=dict(manifest.rejections),
         quality_id=quality.id if quality else None,

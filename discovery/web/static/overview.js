@@ -145,7 +145,8 @@ export async function oneRun() {
     ...(run ? [
       heading("What came in", run.sources.join(", ")),
       numbers(
-        tile("Listed", count(run.listed), `${plural(run.assets, "asset")}`), tile("New", count(run.new_assets)),
+        tile("Listed", count(run.listed), `${plural(run.assets, "asset")}`), tile("New", count(run.new_assets), run.unchanged ? `${count(run.unchanged)} unchanged` : null),
+        run.removed ? tile("Gone", count(run.removed), run.moved ? `${count(run.moved)} came up elsewhere` : null) : null,
         tile("Rejected", count(run.rejected), run.quarantined ? `${count(run.quarantined)} quarantined` : null),
         tile("Novel", count(run.novel), run.candidates === null ? null : `of ${count(run.candidates)} new`, query("#novel", { report: run.novelty_id })),
         tile("Duplicate groups", run.duplicates_id ? `${count(run.exact_groups)} / ${count(run.near_groups)}` : "–", "exact / near, all known", query("#duplicates", { report: run.duplicates_id })),
