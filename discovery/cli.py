@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -149,7 +150,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("versions", "published dataset versions").add_argument("name", nargs="?")
     verify = add("verify", "hash and cross-check everything")
     verify.add_argument("id", nargs="?", default="")
-    add("gc", "remove files that no record names").add_argument("--dry-run", action="store_true")
+    gc = add("gc", "remove files that no record names, and no running job is about to commit")
+    gc.add_argument("--assets", action="store_true", help="also assets and thumbnails that no manifest names; reads every manifest")
+    gc.add_argument("--dry-run", action="store_true")
+    add("reindex-catalog", "the whole catalog again from the store, after it was lost or moved")
     add("doctor", "what is configured, reachable and installed")
     return parser
 
@@ -343,15 +347,23 @@ def _verify(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 
 def _gc(options: argparse.Namespace, ws: Workspace) -> Answer:
-    from discovery.stages.verify import sweep
+    from discovery.stages.sweep import sweep
 
-    result = sweep(ws, dry_run=options.dry_run)
-    return {"removed": result.removed, "bytes": result.bytes}
+    result = sweep(ws, assets=options.assets, dry_run=options.dry_run)
+    return {"removed": result.removed, "bytes": result.bytes, "running": list(result.running)}
+
+
+def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.reindex import reindex
+
+    result = reindex(ws)
+    return {**dataclasses.asdict(result), "exit_code": int(bool(result.corrupt))}
 
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "score": _score, "index": _index,
     "search": _search, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
+    "reindex-catalog": _reindex,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from discovery.adapters.catalog import Catalog
@@ -63,8 +64,8 @@ class Workspace:
         self.catalog.add_record(winner)
         return winner
 
-    def put_file(self, kind: type[Record], key: str, role: str, data: bytes, suffix: str, rows: int = 0) -> FileRef:
-        """Write one file of a record to come; invisible until the record is committed."""
+    def put_file(self, kind: type[Record], key: str, role: str, data: bytes | Path, suffix: str, rows: int = 0) -> FileRef:
+        """Write one file of a record to come, from bytes or from a local file; invisible until the record is committed."""
         return self.store.put_file(kind.stage, key, role, data, suffix, rows)
 
 
@@ -78,8 +79,8 @@ def open_workspace(
     """
     from discovery.adapters.dask_map import LazyDaskMap
 
-    store = Store(config.root, config.s3)
-    catalog = Catalog(config.catalog_url)
+    store = Store(config.root, config.s3, leased=True)
+    catalog = Catalog(config.catalog_url, store.journal)
     dask_map = LazyDaskMap(config.dask, report or (lambda message: None)) if map_shards is None else None
     try:
         yield Workspace(config, store, catalog, map_shards or dask_map, report=report or (lambda message: None))  # type: ignore[arg-type]
@@ -87,3 +88,4 @@ def open_workspace(
         if dask_map is not None:
             dask_map.close()
         catalog.close()
+        store.close()

@@ -1,14 +1,15 @@
 """The SQL catalog of records, lineage, names, index heads and versions; SQLite or PostgreSQL, one schema, never vectors or bytes.
 
 The statements are in sql/queries, the schema in sql/migrations: forward-only, each applied in one transaction together with the
-hash of its file, so that a changed or unknown migration is noticed.
+hash of its file, so that a changed or unknown migration is noticed. Nothing is only here: records are in the store, and names, heads,
+versions and their runs are written to its journal before they are entered, so that `rebuild` brings a lost catalog back.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 
+from discovery.adapters.journal import Entry, Journal, Topic, Value
 from discovery.addressing import sha256_hex
 from discovery.errors import CatalogError, ConfigError, UnknownRecord
 from discovery.types import RECORDS, Record, record_from_json
@@ -48,7 +50,7 @@ def load_queries() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One numbered version of a collection; `mlflow_run_id` is None until it is published."""
+    """One numbered version of a collection; `mlflow_run_id` is None until it is published, `run_number` counts its publications."""
 
     name: str
     number: int
@@ -57,6 +59,17 @@ class VersionRow:
     mlflow_run_id: str | None
     mlflow_url: str | None
     created_at: str
+    run_number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What a name of one kind points at; `number` counts what it pointed at so far."""
+
+    kind: str
+    name: str
+    record_id: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +82,15 @@ class Head:
 
 
 class Catalog:
-    """One database. Methods are transactions; those that lose against another writer are tried again."""
+    """One database. Methods are transactions; those that lose against another writer are tried again.
 
-    def __init__(self, url: str) -> None:
+    journal: where the store keeps names, heads, versions and runs, whose numbers its exclusive creation gives out; without one they are
+    only read.
+    """
+
+    def __init__(self, url: str, journal: Journal | None = None) -> None:
         self.engine = _open_engine(url)
+        self.journal = journal
         self._ready = False
 
     def close(self) -> None:
@@ -96,6 +114,8 @@ class Catalog:
             raise CatalogError(
                 f"The catalog has migrations {unknown} that this version does not know. Use a newer version of discovery."
             )
+        if late := sorted(name for name in set(files) - set(applied) if name < max(applied, default="")):
+            raise CatalogError(f"Migrations {late} come before ones that were applied. Give them a number after {max(applied)}.")
         done = []
         for name, body in files.items():
             digest = sha256_hex(body.encode())
@@ -118,14 +138,13 @@ class Catalog:
 
     def add_record(self, record: Record) -> None:
         """Enter a record and its lineage; nothing changes when it is there."""
+        self._transaction(lambda connection: self._enter_record(connection, record))
 
-        def add(connection: Connection) -> None:
-            values = {"id": record.id, "stage": record.stage, "created_at": record.created_at, "body": record.to_json()}
-            self._run(connection, "add_record", values)
-            for parent in sorted(set(record.inputs)):
-                self._run(connection, "add_lineage", {"child_id": record.id, "parent_id": parent})
-
-        self._transaction(add)
+    def _enter_record(self, connection: Connection, record: Record) -> None:
+        values = {"id": record.id, "stage": record.stage, "created_at": record.created_at, "body": record.to_json()}
+        self._run(connection, "add_record", values)
+        for parent in sorted(set(record.inputs)):
+            self._run(connection, "add_lineage", {"child_id": record.id, "parent_id": parent})
 
     def get_record(self, record_id: str) -> Record:
         """The record of a full id; UnknownRecord when there is none."""
@@ -159,48 +178,62 @@ class Catalog:
         """Ids of the records made from it."""
         return [row.child_id for row in self._rows("get_children", {"id": record_id})]
 
-    # names and heads
+    # names, heads, versions: in the journal first
 
     def set_name(self, kind: str, name: str, record_id: str) -> None:
         """Let a name of one kind point at a record."""
-        self._transaction(lambda c: self._run(c, "set_name", {"kind": kind, "name": name, "record_id": record_id}))
+        value = {"kind": kind, "name": name, "record_id": record_id}
+        while True:
+            found = self._name(kind, name)
+            if found is not None and found.record_id == record_id:
+                return
+            if self._append(Topic.NAMES, f"{kind}/{name}", found.number + 1 if found else 1, value) == value:
+                return
 
     def get_name(self, kind: str, name: str) -> str | None:
         """The record id a name points at, or None."""
-        rows = self._rows("get_name", {"kind": kind, "name": name})
-        return str(rows[0].record_id) if rows else None
+        found = self._name(kind, name)
+        return found.record_id if found else None
+
+    def names(self) -> list[Name]:
+        """Every name."""
+        return [Name(*row) for row in self._rows("list_names", {})]
 
     def snapshot_head(self, encoder_id: str) -> str | None:
         """Id of the current index snapshot of an encoder, or None."""
-        rows = self._rows("get_head", {"encoder_id": encoder_id})
-        return str(rows[0].snapshot_id) if rows else None
+        head = self._head(encoder_id)
+        return head.snapshot_id if head else None
 
     def heads(self) -> list[Head]:
         """The current snapshot of every encoder."""
         return [Head(*row) for row in self._rows("list_heads", {})]
 
     def swap_head(self, encoder_id: str, snapshot_id: str, parent_id: str) -> bool:
-        """Make a snapshot current if its parent still is (empty: if there is none yet); whether it is current now."""
+        """Make a snapshot current if its parent still is (empty: if there is none yet); whether it is current now.
 
-        def swap(connection: Connection) -> bool:
-            values = {"encoder_id": encoder_id, "snapshot_id": snapshot_id, "parent_id": parent_id}
-            self._run(connection, "move_head" if parent_id else "create_head", values)
-            rows = self._run(connection, "get_head", {"encoder_id": encoder_id})
-            return bool(rows and rows[0].snapshot_id == snapshot_id)
-
-        return self._transaction(swap)
-
-    # versions
+        What other catalogs of the same store made current is entered on the way.
+        """
+        head = self._head(encoder_id)
+        if (head.snapshot_id if head else "") != parent_id:
+            return head is not None and head.snapshot_id == snapshot_id
+        generation = head.generation + 1 if head else 1
+        value = {"snapshot_id": snapshot_id}
+        if self._append(Topic.HEADS, encoder_id, generation, value) == value:
+            return True
+        while later := self._writable().get(Topic.HEADS, encoder_id, generation := generation + 1):
+            self._append(Topic.HEADS, encoder_id, generation, later)
+        return self.snapshot_head(encoder_id) == snapshot_id
 
     def add_version(self, name: str, version_id: str, digest: str, created_at: str) -> VersionRow:
         """The numbered version of a digest; the next number when the digest is new to the collection."""
-
-        def add(connection: Connection) -> VersionRow:
-            values = {"name": name, "version_id": version_id, "digest": digest, "created_at": created_at}
-            self._run(connection, "add_version", values)
-            return VersionRow(*self._run(connection, "get_version_by_digest", {"name": name, "digest": digest})[0])
-
-        return self._transaction(add)
+        value = {"version_id": version_id, "digest": digest, "created_at": created_at}
+        number = 0
+        while True:
+            (last,) = self._rows("last_version", {"name": name})  # before the digest is looked for, which else might come in between
+            if found := self._rows("get_version_by_digest", {"name": name, "digest": digest}):
+                return VersionRow(*found[0])
+            number = max(number, last.number) + 1
+            self._append(Topic.VERSIONS, name, number, value)
 
     def get_version(self, name: str, number: int) -> VersionRow:
         """`name@number`; UnknownRecord when there is none."""
@@ -215,9 +248,94 @@ class Catalog:
         return [row for row in rows if name in (None, row.name)]
 
     def set_version_run(self, name: str, number: int, mlflow_run_id: str, mlflow_url: str) -> None:
-        """Keep where a version was published."""
-        values = {"name": name, "number": number, "mlflow_run_id": mlflow_run_id, "mlflow_url": mlflow_url}
-        self._transaction(lambda connection: self._run(connection, "set_version_run", values))
+        """Keep where a version was published; UnknownRecord when there is no such version."""
+        value = {"mlflow_run_id": mlflow_run_id, "mlflow_url": mlflow_url}
+        while True:
+            row = self.get_version(name, number)
+            if (row.mlflow_run_id, row.mlflow_url) == (mlflow_run_id, mlflow_url):
+                return
+            if self._append(Topic.RUNS, f"{name}@{number}", row.run_number + 1, value) == value:
+                return
+
+    def _name(self, kind: str, name: str) -> Name | None:
+        rows = self._rows("get_name", {"kind": kind, "name": name})
+        return Name(*rows[0]) if rows else None
+
+    def _head(self, encoder_id: str) -> Head | None:
+        rows = self._rows("get_head", {"encoder_id": encoder_id})
+        return Head(*rows[0]) if rows else None
+
+    def _append(self, topic: Topic, name: str, number: int, value: Value) -> Value:
+        """Enter the `number`th thing said about a name, in the journal and then here; what stands, ours or the first writer's."""
+        stands = self._writable().claim(topic, name, number, value)
+        self._transaction(lambda connection: self._enter(connection, Entry(topic, name, number, stands)))
+        return stands
+
+    def _writable(self) -> Journal:
+        if self.journal is None:
+            raise CatalogError("This catalog was opened without the journal of a store, to be read. Write through open_workspace.")
+        return self.journal
+
+    def _enter(self, connection: Connection, entry: Entry) -> None:
+        """Enter a line of the journal; one that is older than what is here changes nothing."""
+        name, number = entry.name, entry.number
+        match entry.topic:
+            case Topic.HEADS:
+                self._run(connection, "move_head", {"encoder_id": name, "generation": number, **entry.value})
+            case Topic.NAMES:
+                self._run(connection, "set_name", {"number": number, **entry.value})
+            case Topic.VERSIONS:
+                self._run(connection, "add_version", {"name": name, "number": number, **entry.value})
+            case Topic.RUNS:
+                collection, _, version = name.rpartition("@")
+                values = {"name": collection, "number": int(version), "run_number": number, **entry.value}
+                self._run(connection, "set_version_run", values)
+
+    # rebuilding
+
+    def rebuild(self, records: Iterable[Record], entries: Iterable[Entry], load: Callable[[str, str], Record | None]) -> list[Entry]:
+        """Forget everything, then enter these records, in this order, and these lines of the journal, in one transaction.
+
+        load: a record of a stage and id as the store has it now, for those that were entered after `records` was listed. Returns what
+        was only here, as entries: names, heads and versions that a program without a journal had entered; they stay.
+        """
+        listed = list(records)
+        journal = list(entries)
+
+        def work(connection: Connection) -> list[Entry]:
+            if self.engine.dialect.name == "postgresql":  # SQLite's transactions keep other writers waiting by themselves
+                connection.execute(text("LOCK TABLE records, lineage, names, index_heads, versions IN EXCLUSIVE MODE"))
+            ids = {record.id for record in listed}
+            newer = [load(row.stage, row.id) for row in self._run(connection, "list_ids", {}) if row.id not in ids]
+            known = [*listed, *(record for record in newer if record is not None)]
+            said = list(self._said(connection, {record.id for record in known}))
+            for table in ("clear_records", "clear_lineage", "clear_names", "clear_heads", "clear_versions"):
+                self._run(connection, table, {})
+            for record in known:
+                self._enter_record(connection, record)
+            for entry in [*journal, *said]:
+                self._enter(connection, entry)
+            written = {(entry.topic, entry.name, entry.number) for entry in journal}
+            return [entry for entry in said if (entry.topic, entry.name, entry.number) not in written]
+
+        return self._transaction(work)
+
+    def _said(self, connection: Connection, known: set[str]) -> Iterator[Entry]:
+        """What is entered beyond records, as lines of a journal; not what points at a record that is unknown."""
+        for head in (Head(*row) for row in self._run(connection, "list_heads", {})):
+            if head.snapshot_id in known:
+                yield Entry(Topic.HEADS, head.encoder_id, head.generation, {"snapshot_id": head.snapshot_id})
+        for name in (Name(*row) for row in self._run(connection, "list_names", {})):
+            if name.record_id in known:
+                value = {"kind": name.kind, "name": name.name, "record_id": name.record_id}
+                yield Entry(Topic.NAMES, f"{name.kind}/{name.name}", max(name.number, 1), value)
+        for row in (VersionRow(*row) for row in self._run(connection, "list_versions", {})):
+            if row.version_id in known:
+                value = {"version_id": row.version_id, "digest": row.digest, "created_at": row.created_at}
+                yield Entry(Topic.VERSIONS, row.name, row.number, value)
+                if row.mlflow_run_id is not None and row.mlflow_url is not None:
+                    value = {"mlflow_run_id": row.mlflow_run_id, "mlflow_url": row.mlflow_url}
+                    yield Entry(Topic.RUNS, f"{row.name}@{row.number}", max(row.run_number, 1), value)
 
     # plumbing
 

@@ -1,26 +1,42 @@
-"""Bytes under names, on a local folder or any fsspec URI: whole reads, exclusive atomic creation, listing.
+"""Bytes under names, in a local folder or an S3 bucket: whole reads, exclusive atomic creation, listing.
 
-`create` is the one write: it makes the whole object appear at once or not at all, and says whether this caller made it.
+Creating is the one write: it makes the whole object appear at once or not at all, and says whether this caller made it. Both places
+keep one contract, tests/contracts/test_files_contract.py. Other stores have no exclusive creation through fsspec, so no root is there.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from stat import S_ISREG
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from discovery.config import S3Config
 from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNotFound, StorageError, StorageFull
 
-TEMPORARY = ".tmp-"  # prefix of files that no reader looks at; a killed writer may leave one
+TEMPORARY = ".tmp-"  # prefix of local files that are being written; no reader sees them, a killed writer may leave one
+PART_BYTES = 16 * 2**20  # of a multipart upload, which anything of two parts or more becomes; S3 wants at least 5 MiB
+PARTS = 10_000  # S3 takes no more
+PAGE = 1000  # objects in one answer of a listing; S3 gives no more
+CONFLICTS = 8  # attempts when S3 answers that another conditional write of the same name is under way
 DENIED_CODES = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "AllAccessDisabled"}
 )
+
+
+class Entry(NamedTuple):
+    """One object: its path under the root, and the POSIX time of its last change by the clock of the storage."""
+
+    path: str
+    size_bytes: int
+    changed: float
 
 
 class Files(Protocol):
@@ -34,16 +50,28 @@ class Files(Protocol):
         """Make the whole object unless it exists; whether this call made it."""
         ...
 
-    def size(self, path: str) -> int | None:
-        """Bytes, or None when there is no such object."""
+    def create_from(self, path: str, source: Path) -> bool:
+        """The same from a local file, whose bytes are never all in memory."""
         ...
 
-    def walk(self, prefix: str) -> Iterator[tuple[str, int, float]]:
-        """(path, bytes, POSIX time of the last change) of everything below."""
+    def stat(self, path: str) -> Entry | None:
+        """The object without its bytes, or None when there is none (a folder is none)."""
+        ...
+
+    def walk(self, prefix: str) -> Iterator[Entry]:
+        """Every object below a folder, one folder after the other."""
+        ...
+
+    def renew(self, path: str) -> bool:
+        """Set the time of the last change to now; False when there is no such object."""
         ...
 
     def remove(self, path: str) -> None:
         """Delete; nothing happens when it is gone already."""
+        ...
+
+    def drop_unfinished(self, before: float, *, dry_run: bool = False) -> list[Entry]:
+        """Delete what writers began before a POSIX time and did not finish, which no reader ever sees; what that was."""
         ...
 
 
@@ -100,57 +128,98 @@ class LocalFiles:
 
     def create(self, path: str, data: bytes) -> bool:
         """Make the object, fully written and synced, unless it exists; whether this call made it."""
+        return self._create(path, lambda handle: handle.write(data))
+
+    def create_from(self, path: str, source: Path) -> bool:
+        """The same from a local file, copied 1 MiB at a time."""
+
+        def copy(handle: BinaryIO) -> None:
+            with open(source, "rb") as opened:
+                shutil.copyfileobj(opened, handle, 2**20)
+
+        return self._create(path, copy)
+
+    def _create(self, path: str, write: Callable[[BinaryIO], Any]) -> bool:
         target = self.folder / path
-        if target.exists():
+        if target.is_file():
             return False
         temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
         with translated(f"Writing {target}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(temporary, "xb") as handle:
-                    handle.write(data)
+                    write(handle)
                     handle.flush()
                     os.fsync(handle.fileno())
                 os.link(temporary, target)  # fails when it exists, unlike rename: the first writer wins
             except FileExistsError:
+                if not target.is_file():
+                    raise
                 return False
             finally:
                 temporary.unlink(missing_ok=True)
         return True
 
-    def size(self, path: str) -> int | None:
-        """Bytes of the object, None when there is none."""
-        try:
-            return (self.folder / path).stat().st_size
-        except FileNotFoundError:
-            return None
+    def stat(self, path: str) -> Entry | None:
+        """The object without its bytes, or None when there is none."""
+        file = self.folder / path
+        with translated(f"Looking at {file}"):
+            try:
+                found = file.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return Entry(path, found.st_size, found.st_mtime) if S_ISREG(found.st_mode) else None
 
-    def walk(self, prefix: str) -> Iterator[tuple[str, int, float]]:
-        """(path, size in bytes, age reference as a POSIX time) of everything below, temporary files included."""
-        top = self.folder / prefix
-        for folder, _, names in os.walk(top):
+    def walk(self, prefix: str) -> Iterator[Entry]:
+        """Every object below a folder; not what is still being written."""
+        return (entry for entry in self._walk(prefix) if not _is_temporary(entry))
+
+    def _walk(self, prefix: str) -> Iterator[Entry]:
+        for folder, _, names in os.walk(self.folder / prefix):
             for name in names:
-                file = Path(folder, name)
-                try:
-                    stat = file.stat()
-                except FileNotFoundError:
-                    continue  # another process swept or renamed it
-                yield file.relative_to(self.folder).as_posix(), stat.st_size, stat.st_mtime
+                entry = self.stat(Path(folder, name).relative_to(self.folder).as_posix())
+                if entry is not None:  # else another process removed it
+                    yield entry
+
+    def renew(self, path: str) -> bool:
+        """Set the time of the last change to now; False when there is no such object."""
+        with translated(f"Renewing {self.folder / path}"):
+            try:
+                os.utime(self.folder / path)
+            except FileNotFoundError:
+                return False
+        return True
 
     def remove(self, path: str) -> None:
         """Delete; nothing happens when it is gone already."""
-        (self.folder / path).unlink(missing_ok=True)
+        with translated(f"Removing {self.folder / path}"):
+            (self.folder / path).unlink(missing_ok=True)
+
+    def drop_unfinished(self, before: float, *, dry_run: bool = False) -> list[Entry]:
+        """Delete the temporary files that killed writers left before a POSIX time; what they were."""
+        left = [entry for entry in self._walk("") if _is_temporary(entry) and entry.changed < before]
+        for entry in () if dry_run else left:
+            self.remove(entry.path)
+        return left
 
 
-class RemoteFiles:
-    """A prefix of an fsspec file system; exclusive creation by a conditional PUT where the server has one (S3)."""
+def _is_temporary(entry: Entry) -> bool:
+    return entry.path.rpartition("/")[2].startswith(TEMPORARY)
+
+
+class S3Files:
+    """A prefix of a bucket. Creation is a conditional PUT, or a multipart upload whose completion is conditional."""
 
     def __init__(self, filesystem: Any, prefix: str) -> None:
         self.filesystem = filesystem
         self.prefix = prefix.rstrip("/")
+        self.bucket, _, self.folder = self.prefix.partition("/")
 
     def _full(self, path: str) -> str:
         return f"{self.prefix}/{path}"
+
+    def _key(self, path: str) -> str:
+        return f"{self.folder}/{path}" if self.folder else path
 
     def read(self, path: str) -> bytes:
         """All bytes; FileNotFoundError when there is no such object."""
@@ -159,49 +228,100 @@ class RemoteFiles:
 
     def create(self, path: str, data: bytes) -> bool:
         """Make the object unless it exists; whether this call made it."""
-        with translated(f"Writing {self._full(path)}"):
-            if self.size(path) is not None:
-                return False
+        return self._create(path, lambda full: self.filesystem.pipe_file(full, data, mode="create", **_parts(len(data))))
+
+    def create_from(self, path: str, source: Path) -> bool:
+        """The same from a local file; four parts of it are in memory at once."""
+        with translated(f"Reading {source}"):
+            parts = _parts(source.stat().st_size)
+        return self._create(path, lambda full: self.filesystem.put_file(str(source), full, mode="create", **parts))
+
+    def _create(self, path: str, upload: Callable[[str], Any]) -> bool:
+        full = self._full(path)
+        if self.stat(path) is not None:  # most often so when a run is repeated; it spares sending the bytes
+            return False
+        with translated(f"Writing {full}"):
+            for attempt in range(CONFLICTS):
+                try:
+                    upload(full)
+                    return True
+                except Exception as error:
+                    if _already_exists(error):
+                        return False
+                    if "ConditionalRequestConflict" not in repr(error) + repr(error.__cause__) or attempt == CONFLICTS - 1:
+                        raise
+                    time.sleep(0.05 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def stat(self, path: str) -> Entry | None:
+        """The object without its bytes, or None when there is none; one request."""
+        with translated(f"Looking at {self._full(path)}"):
             try:
-                self.filesystem.pipe_file(self._full(path), data, mode="create")
-            except FileExistsError:
+                head = self.filesystem.call_s3("head_object", Bucket=self.bucket, Key=self._key(path))
+            except FileNotFoundError:
+                return None
+            return Entry(path, int(head["ContentLength"]), head["LastModified"].timestamp())
+
+    def walk(self, prefix: str) -> Iterator[Entry]:
+        """Every object below a folder, in order of path, one page of the listing in memory."""
+        top = self._key(prefix).rstrip("/") + "/"
+        ask: dict[str, Any] = {"Bucket": self.bucket, "Prefix": "" if top == "/" else top, "MaxKeys": PAGE}
+        with translated(f"Listing {self._full(prefix)}"):
+            while True:
+                page = self.filesystem.call_s3("list_objects_v2", **ask)
+                for found in page.get("Contents", ()):
+                    yield Entry(found["Key"].removeprefix(self._key("")), int(found["Size"]), found["LastModified"].timestamp())
+                if not page.get("IsTruncated"):
+                    return
+                ask["ContinuationToken"] = page["NextContinuationToken"]
+
+    def renew(self, path: str) -> bool:
+        """Set the time of the last change to now, by a copy onto itself; False when there is no such object."""
+        with translated(f"Renewing {self._full(path)}"):
+            try:
+                self.filesystem.cp_file(self._full(path), self._full(path), MetadataDirective="REPLACE")
+            except FileNotFoundError:
                 return False
-            except Exception as error:
-                if _already_exists(error):
-                    return False
-                raise
         return True
-
-    def size(self, path: str) -> int | None:
-        """Bytes of the object, None when there is none."""
-        try:
-            return int(self.filesystem.info(self._full(path))["size"])
-        except FileNotFoundError:
-            return None
-
-    def walk(self, prefix: str) -> Iterator[tuple[str, int, float]]:
-        """(path, size in bytes, POSIX time of the last change) of everything below."""
-        top = self._full(prefix)
-        try:
-            found = self.filesystem.find(top, detail=True)
-        except FileNotFoundError:
-            return
-        for full, info in sorted(found.items()):
-            changed = info.get("LastModified")
-            yield full.removeprefix(self.prefix + "/"), int(info["size"]), changed.timestamp() if changed else 0.0
 
     def remove(self, path: str) -> None:
         """Delete; nothing happens when it is gone already."""
-        try:
-            self.filesystem.rm_file(self._full(path))
-        except FileNotFoundError:
-            return
+        with translated(f"Removing {self._full(path)}"):
+            try:
+                self.filesystem.rm_file(self._full(path))
+            except FileNotFoundError:
+                return
+
+    def drop_unfinished(self, before: float, *, dry_run: bool = False) -> list[Entry]:
+        """Abort the multipart uploads that were begun before a POSIX time; what they were, their sizes unknown and so 0."""
+        ask: dict[str, str] = {"Bucket": self.bucket, "Prefix": self._key("")}
+        left: list[Entry] = []
+        with translated(f"Listing uploads to {self.prefix}"):
+            while True:
+                page = self.filesystem.call_s3("list_multipart_uploads", **ask)
+                for found in page.get("Uploads", ()):
+                    entry = Entry(found["Key"].removeprefix(self._key("")), 0, found["Initiated"].timestamp())
+                    if entry.changed >= before or not found["Key"].startswith(self._key("")):
+                        continue
+                    left.append(entry)
+                    if not dry_run:
+                        upload = {"Bucket": self.bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
+                        self.filesystem.call_s3("abort_multipart_upload", **upload)
+                if not page.get("IsTruncated"):
+                    return left
+                ask |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
+def _parts(size_bytes: int) -> dict[str, int]:
+    """How s3fs shall cut an object of this size; it holds `max_concurrency` parts in memory."""
+    return {"chunksize": max(PART_BYTES, -(-size_bytes // PARTS)), "max_concurrency": 4}
 
 
 def _already_exists(error: Exception) -> bool:
-    """Whether a conditional PUT was refused because the object is there; servers and fsspec versions say it in different ways."""
+    """Whether a conditional PUT was refused because the object is there; servers and s3fs versions say it in different ways."""
     return (
-        getattr(error, "errno", None) == errno.EEXIST
+        isinstance(error, FileExistsError)
+        or getattr(error, "errno", None) == errno.EEXIST
         or "PreconditionFailed" in repr(error)
         or "At least one of the pre" in str(error)
     )
@@ -237,16 +357,18 @@ def local_path(uri: str) -> Path:
 
 
 def open_files(root: str, s3: S3Config) -> Files:
-    """The place a root URI names; a local folder is made when missing. Raises AccessDenied or ConfigError."""
+    """The place a root URI names; a local folder is made when missing. Raises AccessDenied, or ConfigError for other stores."""
     if is_local(root):
         folder = local_path(root).absolute()
         with translated(f"Opening root {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
         return LocalFiles(folder)
     filesystem, path = open_filesystem(root, s3)
+    if not root.startswith("s3://"):
+        raise ConfigError(f"Root {root} is neither a folder nor s3://bucket/prefix. Other stores cannot create a file exclusively.")
     with translated(f"Opening root {root}"):
-        filesystem.ls(path.split("/")[0])
-    return RemoteFiles(filesystem, path)
+        filesystem.call_s3("list_objects_v2", Bucket=path.split("/")[0], MaxKeys=1)
+    return S3Files(filesystem, path)
 
 
 def make_bucket(root: str, s3: S3Config) -> str:

@@ -5,27 +5,33 @@
     encoders/<key>.json                        what an encoder is, remembered so that it need not be loaded
     artifacts/<stage>/<key>/<role>-<sha256>.*  files of a record
     artifacts/<stage>/<key>/record.json        written last: its presence is the commit
-
-This is the one place that joins paths.
+    journal/<topic>/<sha256>/<number>.json     what the catalog knows beyond the records (journal.py)
+    leases/<host>-<pid>-<id>/<number>          who is writing now (leases.py)
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from discovery.adapters.files import open_files
+from discovery.adapters.files import Entry, open_files, translated
+from discovery.adapters.journal import Journal
+from discovery.adapters.leases import Lease
 from discovery.addressing import is_content_id, sha256_hex
 from discovery.config import S3Config
-from discovery.errors import CorruptArtifact, InvalidInput
+from discovery.errors import CorruptArtifact, InvalidInput, StorageError
 from discovery.types import FileRef, Record, record_from_json
 
 RecordT = TypeVar("RecordT", bound=Record)
 RECORD_NAME = "record.json"
+SWEEP_AGE_S = 3600.0  # gc keeps what is younger, and what is that much older than the oldest live run
 
 
 def asset_path(asset_id: str) -> str:
@@ -57,12 +63,33 @@ def table_to_parquet(table: pa.Table) -> bytes:
 
 
 class Store:
-    """Reads and writes under one root URI. Everything it returns was checked against its recorded hash."""
+    """Reads and writes under one root URI. Everything it returns was checked against its recorded hash.
 
-    def __init__(self, root: str, s3: S3Config | None = None) -> None:
+    leased: hold a lease from the first write until `close`, as a run does. A worker's store needs none: what it writes, it commits at
+    once, and its driver has one.
+    """
+
+    def __init__(self, root: str, s3: S3Config | None = None, *, leased: bool = False) -> None:
         self.root = root
         self.s3 = s3 or S3Config()
         self.files = open_files(root, self.s3)
+        self.journal = Journal(self.files)
+        self.lease = Lease(self.files) if leased else None
+
+    def close(self) -> None:
+        """Tell that nothing more will be written."""
+        if self.lease is not None:
+            self.lease.release()
+
+    def _keep(self, path: str, data: bytes | Path) -> bool:
+        """Create, under this run's lease; what an older run left is made young, so that gc takes it for in use. Whether it was new."""
+        if self.lease is not None:
+            self.lease.take()
+        while not (self.files.create_from(path, data) if isinstance(data, Path) else self.files.create(path, data)):
+            entry = self.files.stat(path)
+            if entry is not None and (time.time() - entry.changed < SWEEP_AGE_S / 2 or self.files.renew(path)):
+                return False  # else gc removed it between: create it again
+        return True
 
     # assets
 
@@ -70,11 +97,11 @@ class Store:
         """Keep bytes under their hash; whether they were new. InvalidInput when the hash is another."""
         if sha256_hex(data) != asset_id:
             raise InvalidInput(f"Asset {asset_id} does not have the bytes that were given.")
-        return self.files.create(asset_path(asset_id), data)
+        return self._keep(asset_path(asset_id), data)
 
     def has_asset(self, asset_id: str) -> bool:
         """Whether the bytes are in the store (an asset may also stay at its source)."""
-        return self.files.size(asset_path(asset_id)) is not None
+        return self.files.stat(asset_path(asset_id)) is not None
 
     def get_asset(self, asset_id: str) -> bytes:
         """The bytes, checked; FileNotFoundError when they stay at their source, CorruptArtifact when they changed."""
@@ -82,7 +109,7 @@ class Store:
 
     def put_thumbnail(self, asset_id: str, size_px: int, webp: bytes) -> bool:
         """Keep a thumbnail, unless there is one; whether there was none."""
-        return self.files.create(thumbnail_path(asset_id, size_px), webp)
+        return self._keep(thumbnail_path(asset_id, size_px), webp)
 
     def thumbnail(self, asset_id: str, size_px: int = 256) -> bytes:
         """WebP bytes; FileNotFoundError when there is none."""
@@ -90,16 +117,28 @@ class Store:
 
     # artifacts
 
-    def put_file(self, stage: str, key: str, role: str, data: bytes, suffix: str, rows: int = 0) -> FileRef:
-        """Write one file of a record to come, named by its own hash; invisible until `commit`."""
-        digest = sha256_hex(data)
+    def put_file(self, stage: str, key: str, role: str, data: bytes | Path, suffix: str, rows: int = 0) -> FileRef:
+        """Write one file of a record to come, from bytes or from a local file; it is invisible until the record is committed."""
+        if isinstance(data, Path):
+            with translated(f"Reading {data}"), open(data, "rb") as handle:
+                digest, size = hashlib.file_digest(handle, "sha256").hexdigest(), data.stat().st_size
+        else:
+            digest, size = sha256_hex(data), len(data)
         name = f"{role}-{digest}{suffix}"
-        self.files.create(f"{artifact_folder(stage, key)}/{name}", data)
-        return FileRef(role, name, digest, len(data), rows)
+        self._keep(f"{artifact_folder(stage, key)}/{name}", data)
+        return FileRef(role, name, digest, size, rows)
 
     def commit(self, record: RecordT) -> RecordT:
-        """Write record.json: the record and its files are visible from here on. The first writer wins; theirs is returned."""
-        path = f"{artifact_folder(record.stage, record.id)}/{RECORD_NAME}"
+        """Write record.json: the record and its files are visible from here on. The first writer wins; theirs is returned.
+
+        Raises StorageError when a file of it is not there: somebody removed it before it was committed.
+        """
+        folder = artifact_folder(record.stage, record.id)
+        for ref in record.files:
+            entry = self.files.stat(f"{folder}/{ref.name}")
+            if entry is None or entry.size_bytes != ref.size_bytes:
+                raise StorageError(f"{self.root}/{folder}/{ref.name} was removed or cut before it was committed. Run again.")
+        path = f"{folder}/{RECORD_NAME}"
         if self.files.create(path, record.to_json().encode()):
             return record
         winner = self.load_record(type(record), record.id)
@@ -149,6 +188,18 @@ class Store:
             for path in sorted(path for path, _, _ in self.files.walk(f"artifacts/{stage}")):
                 if path.endswith(f"/{RECORD_NAME}"):
                     yield record_from_json(self.files.read(path))
+
+    def scan(self) -> Iterator[tuple[Entry, Record | None]]:
+        """Every record.json there is, and the record in it: None when it holds none, or that of another place."""
+        for entry in self.files.walk("artifacts"):
+            if entry.path.endswith(f"/{RECORD_NAME}"):
+                try:
+                    record = record_from_json(self.files.read(entry.path))
+                except (CorruptArtifact, FileNotFoundError):
+                    yield entry, None
+                    continue
+                is_its_place = is_content_id(record.id) and entry.path == f"{artifact_folder(record.stage, record.id)}/{RECORD_NAME}"
+                yield entry, record if is_its_place else None
 
     def _verified(self, path: str, sha256: str) -> bytes:
         data = self.files.read(path)

