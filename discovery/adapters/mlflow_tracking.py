@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from discovery.adapters.embedded import made_whole
 from discovery.errors import TrackingError
 
 T = TypeVar("T")
 ATTEMPTS = 4  # the first logging of one dataset from parallel runs can answer 400 "UNIQUE constraint"
+SQLITE = "sqlite:///"
 DIGEST_TAG = "discovery.digest"
 DESCRIPTION_TAG = "mlflow.note.content"
 DESCRIPTION_LIMIT = 8000  # MLflow cuts longer ones silently
@@ -57,9 +59,11 @@ def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout belongs to --json
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial database tables", on each new root
     try:
+        create_embedded(tracking_uri, artifact_root.absolute().as_uri())
         client = mlflow.MlflowClient(tracking_uri=tracking_uri)
         experiment_id = _experiment(client, content.experiment, tracking_uri, artifact_root)
         condition = f"tags.`{DIGEST_TAG}` = '{content.digest}'"
@@ -74,11 +78,22 @@ def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path)
         _fill(client, str(unfinished), content)
         client.set_terminated(unfinished, "FINISHED")
         return str(unfinished), experiment_id
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
             f"MLflow at {_without_password(tracking_uri)} did not take the run: {type(error).__name__}: {str(error)[:300]}. "
             "The result is committed and nothing is lost: start MLflow and run the same command again to publish it."
         ) from error
+
+
+def create_embedded(tracking_uri: str, artifacts: str) -> None:
+    """Make the SQLite file of an embedded MLflow, when there is none yet. artifacts: URI for experiments that name no place."""
+    if not tracking_uri.startswith(SQLITE):
+        return
+    with made_whole(Path(tracking_uri.removeprefix(SQLITE))) as draft:
+        if draft is not None:
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            SqlAlchemyStore(f"{SQLITE}{draft}", artifacts).engine.dispose()
 
 
 def run_url(public_url: str, experiment_id: str, run_id: str) -> str:

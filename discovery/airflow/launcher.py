@@ -16,12 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from discovery.adapters.embedded import made_whole
+from discovery.adapters.mlflow_tracking import create_embedded
 from discovery.airflow.client import AirflowClient
 from discovery.airflow.environment import airflow_environment, discovery_environment, load_secrets
 from discovery.airflow.processes import MARKER, Service, claim_port, sweep_marked, tail, wait_until
@@ -29,6 +31,7 @@ from discovery.airflow.state import Session, living_sessions, read_state, sessio
 from discovery.config import Config, load_config
 from discovery.errors import ConfigError, DiscoveryError
 
+CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 READY_S = 180.0
 AIRFLOW_STOP_S, OTHERS_STOP_S = 15.0, 8.0  # idle they take 8 and 2; a running task is tried again by the next start
 AIRFLOW_PORT, MLFLOW_PORT, DASK_PORT = 8080, 5000, 8786  # their usual ones; the next free one when taken
@@ -181,7 +184,7 @@ class Stack:
 
     def _start_mlflow(self, environment: dict[str, str]) -> None:
         folder = self.config.local_folder
-        folder.mkdir(parents=True, exist_ok=True)
+        create_embedded(f"sqlite:///{folder / 'mlflow.db'}", "mlflow-artifacts:/")
         self._start(
             "mlflow",
             [
@@ -210,13 +213,16 @@ class Stack:
     def _migrate(self, environment: dict[str, str]) -> None:
         log = self.home / "logs" / "airflow-db-migrate.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as output:
+        with ExitStack() as stack, open(log, "ab") as output:
+            draft = None if CONNECTION in environment else stack.enter_context(made_whole(Path(environment["AIRFLOW_HOME"]) / "airflow.db"))
+            if draft is not None:
+                environment = {**environment, CONNECTION: f"sqlite:///{draft}"}
             command = [sys.executable, "-m", "airflow", "db", "migrate"]
             code = subprocess.run(
                 command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False
             ).returncode
-        if code:
-            raise DiscoveryError(f"airflow db migrate ended with code {code}. The end of {log}:\n{tail(log)}")
+            if code:
+                raise DiscoveryError(f"airflow db migrate ended with code {code}. The end of {log}:\n{tail(log)}")
 
     def _is_ready(self) -> bool:
         try:
