@@ -6,8 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+JPEG_START, COMMENT = b"\xff\xd8", b"\xff\xfe"
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
@@ -18,6 +20,12 @@ def sha256_hex(data: bytes) -> str:
     'e3b0c442'
     """
     return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, whatever its size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_json(value: Any) -> str:
@@ -34,6 +42,35 @@ def canonical_json(value: Any) -> str:
 def content_id(value: Any) -> str:
     """SHA-256 of the canonical JSON of `value`."""
     return sha256_hex(canonical_json(value).encode())
+
+
+def frame_id(video_sha256: str, time_ns: int) -> str:
+    """The id of a video frame: of its video's bytes and its time from the start, so that it outlives any decoder.
+
+    >>> frame_id(sha256_hex(b""), 1_000_000_000)[:8]
+    'a88308c2'
+    """
+    return content_id(["frame", video_sha256, time_ns])
+
+
+def stamp_frame(jpeg: bytes, video_sha256: str, time_ns: int) -> bytes:
+    """A frame's JPEG with a comment that says whose frame it is and the SHA-256 of the rest, so that `matches` can tell."""
+    said = canonical_json({"frame": [video_sha256, time_ns], "sha256": sha256_hex(jpeg)}).encode()
+    return jpeg[:2] + COMMENT + (len(said) + 2).to_bytes(2, "big") + said + jpeg[2:]
+
+
+def matches(data: bytes, asset_id: str) -> bool:
+    """Whether these are the whole, unchanged bytes of an asset: of a file by their hash, of a stored frame by its comment."""
+    if sha256_hex(data) == asset_id:
+        return True
+    if data[:4] != JPEG_START + COMMENT:
+        return False
+    end = 4 + int.from_bytes(data[4:6], "big")
+    try:
+        said = json.loads(data[6:end])
+        return said["sha256"] == sha256_hex(JPEG_START + data[end:]) and frame_id(*said["frame"]) == asset_id
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def stage_key(stage: str, stage_version: int, identity: dict[str, Any], inputs: Sequence[str]) -> str:

@@ -201,6 +201,7 @@ def _ingest(options: argparse.Namespace, ws: Workspace) -> Answer:
         "unchanged": ws.tally["ingest.unchanged"],
         "removed": ws.tally["ingest.removed"],
         "moved": ws.tally["ingest.moved"],
+        "sidecars": manifest.sidecars,
         "rejected": manifest.rejected,
         "rejections": rows.filter(rows["reason"].is_valid()).to_pylist(),
     }

@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -52,8 +52,25 @@ class IngestConfig(Section):
     decode_seconds: float = Field(60.0, gt=0, description="a picture that takes longer to decode is rejected as timeout")
     decode_memory_bytes: int = Field(8 * 2**30, ge=2**29, description="address space of a decoder process")
     decoders: int = Field(0, ge=0, description="decoder processes; 0: one per core")
+    burst_gap_s: float = Field(1.0, ge=0, description="pictures of one camera and folder at most this far apart are a burst; 0: none are")
     read_threads: int = Field(8, ge=1, description="objects read at once")
     listing_memory_bytes: int = Field(512 * 2**20, ge=64 * 2**20, description="memory for sorting and comparing listings; the rest goes to disk")
+
+
+class VideoConfig(Section):
+    """Which frames of a video become assets."""
+
+    sampling: Literal["interval", "scenes"] = Field("interval", description="'interval' or 'scenes': the first frame of each scene")
+    interval_s: float = Field(1.0, gt=0, description="seconds from one frame to the next, for 'interval'")
+    scene_threshold: float = Field(10.0, gt=0, le=100, description="how unlike a frame must be to begin a scene, 0 to 100 (FFmpeg's scdet)")
+    max_frames: int = Field(10_000, ge=1, description="frames taken of one video; the rest is named in a rejection")
+    max_bytes: int = Field(64 * 2**30, gt=0, description="larger videos are rejected as too_large")
+
+
+class PrivacyConfig(Section):
+    """What of a picture's metadata is kept."""
+
+    keep_gps: bool = Field(False, description="keep where a picture was taken; copied originals keep their EXIF in any case")
 
 
 class CheckConfig(Section):
@@ -156,6 +173,8 @@ class Config(Section):
     root: str = ".discovery"
     s3: S3Config = S3Config()
     ingest: IngestConfig = IngestConfig()
+    video: VideoConfig = VideoConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     check: CheckConfig = CheckConfig()
     encoder: EncoderConfig = EncoderConfig()
     dask: DaskConfig = DaskConfig()

@@ -6,6 +6,25 @@ import pyarrow as pa
 
 ID = pa.string()  # 64 hex digits; hex, so that every tool that opens the Parquet can read it
 
+METADATA = pa.schema(  # what adapters.metadata.Metadata says of each
+    [
+        pa.field("taken_at", pa.timestamp("ms")),  # the camera's clock, without zone
+        pa.field("taken_offset_min", pa.int16()),
+        pa.field("camera_make", pa.string()),
+        pa.field("camera_model", pa.string()),
+        pa.field("lens_model", pa.string()),
+        pa.field("exposure_s", pa.float64()),
+        pa.field("f_number", pa.float64()),
+        pa.field("iso", pa.int32()),
+        pa.field("focal_length_mm", pa.float64()),
+        pa.field("flash_fired", pa.bool_()),
+        pa.field("gps_latitude_deg", pa.float64()),
+        pa.field("gps_longitude_deg", pa.float64()),
+        pa.field("gps_altitude_m", pa.float64()),
+        pa.field("color_profile", pa.string()),
+    ]
+)
+
 MANIFEST = pa.schema(
     [
         pa.field("object_uri", pa.string(), nullable=False),  # what the source lists; holds several rows when it is an archive
@@ -21,9 +40,15 @@ MANIFEST = pa.schema(
         pa.field("width_px", pa.int32()),  # after EXIF orientation
         pa.field("height_px", pa.int32()),
         pa.field("orientation", pa.int8()),  # EXIF 1..8
+        *METADATA,
+        pa.field("video_id", ID),  # SHA-256 of the video that an asset is a frame of
+        pa.field("frame_s", pa.float64()),  # seconds from the start of that video
+        pa.field("capture", pa.string()),  # what one press of the shutter gave several files of; null when it gave one
+        pa.field("burst", pa.string()),  # pictures in quick succession; null for single ones
         pa.field("pixel_sha256", pa.string()),  # decoded, oriented, on white, RGB
         pa.field("folder", pa.string()),  # last folder of the URI; a label in many corpora
-        pa.field("attributes", pa.string()),  # JSON object of what a list says besides; null without
+        pa.field("attributes", pa.string()),  # JSON object of what lists and sidecars say besides; null without
+        pa.field("sidecar", pa.string()),  # JSON object; this row is no picture, but says that of one
     ]
 )
 

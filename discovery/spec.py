@@ -63,7 +63,9 @@ class CollectionSpec(_Part):
     duplicates: Literal["keep", "drop"] = "drop"
     must_not_leak_into: tuple[Annotated[str, Field(pattern=VERSION_TEXT)], ...] = ()
     splits: dict[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
-    keep_together: tuple[Literal["duplicate_group", "folder", "category"], ...] = ("duplicate_group",)
+    keep_together: tuple[Literal["duplicate_group", "capture", "burst", "video", "folder", "category"], ...] = (
+        "duplicate_group", "capture", "burst", "video",
+    )  # fmt: skip
     parent: Annotated[str, Field(pattern=VERSION_TEXT)] | None = None
 
     @model_validator(mode="before")

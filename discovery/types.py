@@ -111,15 +111,16 @@ def _revive(hint: Any, value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(Record):
-    """What the sources held at one time. rows = rows of assets + rejected; `assets` are distinct.
+    """What the sources held at one time. rows = rows of assets + rejected + sidecars; `assets` are distinct.
 
     previous: the manifest of the same sources before this one; `removed` rows of it are gone, and of their assets `moved` came up under
-    another name. unchanged: objects that were not read again. new_assets: of what was read, not in the store before. settings: id of
-    the ingest settings; rules: id of those that decide what an accepted row says, which is taken over only under the same rules.
+    another name. sidecars: rows that are no pictures, but say something of one; part of `rows`. unchanged: objects that were not read again. new_assets: of what was read, not in the store before. settings: id of
+    the ingest settings; rules: id of those that decide what an accepted row says, which is taken over only under the same rules;
+    video_rules: of those that decide which frames are taken.
     """
 
     stage: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     sources: tuple[str, ...]
     listing: str
     settings: str
@@ -133,6 +134,8 @@ class Manifest(Record):
     moved: int
     rejected: int
     rejections: dict[str, int]
+    video_rules: str = ""
+    sidecars: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Picture bytes to RGB pixels with Pillow: oriented by EXIF, transparency on white, 8 bits; or a reason why not."""
+"""Picture bytes to RGB pixels with Pillow, libheif and LibRaw: upright, transparency on white, 8 bits; or a reason why not."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from discovery.adapters.raw import RawError, decode_raw, raw_format
 from discovery.types import Reason
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
+ISO_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc", b"ftypavif", b"ftypavis")
+KINDS = {"MPO": "JPEG", "HEIF": "HEIC"}  # MPO: a JPEG with more pictures behind it
 ORIENTATION_TAG = 0x0112
 
+pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
 Image.init()  # registers every plugin now; otherwise the first thread that meets a format pays for all
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the declared size, before any pixel is decoded
 
@@ -52,6 +57,8 @@ def decode(data: bytes, max_pixels: int, at_least_px: int | None = None) -> Deco
     """
     if not data:
         raise Undecodable(Reason.EMPTY, "0 bytes")
+    if raw_format(data):
+        return _decode_raw(data, max_pixels, at_least_px)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
@@ -59,7 +66,7 @@ def decode(data: bytes, max_pixels: int, at_least_px: int | None = None) -> Deco
                 raise Undecodable(Reason.TOO_MANY_PIXELS, f"{width} x {height} px declared; the limit is {max_pixels}")
             if width == 0 or height == 0:
                 raise Undecodable(Reason.CORRUPT, f"{width} x {height} px declared")
-            kind = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG with more pictures behind it
+            kind = KINDS.get(str(image.format), str(image.format))
             if at_least_px is not None and kind == "JPEG":
                 image.draft("RGB", (at_least_px, at_least_px))
             image.load()
@@ -69,18 +76,28 @@ def decode(data: bytes, max_pixels: int, at_least_px: int | None = None) -> Deco
     except Undecodable:
         raise
     except UnidentifiedImageError as error:
-        known = data.startswith(SIGNATURES)
+        known = data.startswith(SIGNATURES) or data[4:12] in ISO_BRANDS
         reason = Reason.CORRUPT if known else Reason.UNSUPPORTED_FORMAT
-        raise Undecodable(reason, "header cannot be read" if known else "not JPEG, PNG, WebP, GIF, TIFF or BMP") from error
+        raise Undecodable(reason, "header cannot be read" if known else "no picture of a known format") from error
     except MemoryError as error:
         raise Undecodable(Reason.TOO_MANY_PIXELS, "needs more memory than a decoder may have") from error
     except Exception as error:  # decoders raise SyntaxError, TypeError, struct.error and more on broken files
         text = str(error)
-        truncated = "truncat" in text.lower() or isinstance(error, EOFError) or "unexpected end" in text.lower()
+        truncated = isinstance(error, EOFError) or any(word in text.lower() for word in ("truncat", "unexpected end", "end of file"))
         raise Undecodable(Reason.TRUNCATED if truncated else Reason.CORRUPT, f"{type(error).__name__}: {text}"[:300]) from error
     if orientation >= 5:  # a quarter turn
         width, height = height, width
     return Decoded(rgb, kind, width, height, orientation)
+
+
+def _decode_raw(data: bytes, max_pixels: int, at_least_px: int | None) -> Decoded:
+    try:
+        raw = decode_raw(data, max_pixels, at_least_px)
+    except RawError as error:
+        raise Undecodable(error.reason, error.detail) from error
+    except MemoryError as error:
+        raise Undecodable(Reason.TOO_MANY_PIXELS, "needs more memory than a decoder may have") from error
+    return Decoded(raw.image, raw.format, raw.width_px, raw.height_px, raw.orientation)
 
 
 def thumbnail_webp(image: Image.Image, longer_px: int) -> bytes:
@@ -89,6 +106,13 @@ def thumbnail_webp(image: Image.Image, longer_px: int) -> bytes:
     small.thumbnail((longer_px, longer_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
     sink = io.BytesIO()
     small.save(sink, "WEBP", quality=80, method=2)
+    return sink.getvalue()
+
+
+def frame_jpeg(image: Image.Image) -> bytes:
+    """A video frame as JPEG of quality 95: videos are lossy and 4:2:0 themselves."""
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", quality=95, subsampling="4:2:0")
     return sink.getvalue()
 
 

@@ -1,7 +1,8 @@
-"""One decoder process: takes pictures on stdin, answers on stdout, and dies of a picture that hangs or crashes it.
+"""One decoder process: takes pictures and videos on stdin, answers on stdout, and dies of one that hangs or crashes it.
 
-Run as `python -m discovery.adapters.decoder_child` by decoder_pool. A request is a header, then the bytes; an answer is a header, the
-facts as JSON, then the thumbnail. The kernel ends the process when a picture takes too long (an alarm that nothing handles), even
+Run as `python -m discovery.adapters.decoder_child` by decoder_pool. A request is a header, then the bytes of a picture or the JSON of a
+VideoRequest; an answer is a header, the facts as JSON, the thumbnail, and a frame's JPEG. A picture has one answer; a video one for each
+frame, then one without facts (or with the reason why it ends there). The kernel ends the process when a picture takes too long (an alarm that nothing handles), even
 inside a C library, and even when the parent is gone.
 """
 
@@ -14,45 +15,86 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from discovery.adapters.decode import Undecodable, decode, thumbnail_webp
-from discovery.addressing import sha256_hex
+from PIL import Image
 
-REQUEST = struct.Struct("!QQQd")  # bytes, max_pixels, thumbnail_px, seconds
-ANSWER = struct.Struct("!QQ")  # bytes of JSON, bytes of WebP
+from discovery.adapters.decode import Undecodable, decode, frame_jpeg, thumbnail_webp
+from discovery.adapters.metadata import of_video, read_metadata
+from discovery.adapters.videos import Broken, Sampling, open_video
+from discovery.addressing import frame_id, sha256_hex, stamp_frame
+
+REQUEST = struct.Struct("!?QQQd")  # is a video, bytes, max_pixels, thumbnail_px, seconds
+ANSWER = struct.Struct("!QQQ")  # bytes of JSON, of WebP, of JPEG
+Answer = tuple[dict[str, Any], bytes, bytes]
 
 
-def examine(data: bytes, max_pixels: int, thumbnail_px: int) -> tuple[dict[str, Any], bytes]:
-    """(facts, thumbnail): the columns of a manifest row that the pixels decide; reason and detail when there are none."""
+def examine(data: bytes, max_pixels: int, thumbnail_px: int) -> Answer:
+    """(facts, thumbnail, nothing): the columns of a manifest row that the bytes decide; reason and detail when there are none."""
     try:
         decoded = decode(data, max_pixels)
-        size = f"{decoded.image.width}x{decoded.image.height}:".encode()
-        facts = {
+        facts = asdict(read_metadata(data)) | {
             "format": decoded.format,
             "width_px": decoded.width_px,
             "height_px": decoded.height_px,
             "orientation": decoded.orientation,
-            "pixel_sha256": sha256_hex(size + decoded.image.tobytes()),
+            "pixel_sha256": pixel_sha256(decoded.image),
         }
-        return facts, thumbnail_webp(decoded.image, thumbnail_px)
+        return facts, thumbnail_webp(decoded.image, thumbnail_px), b""
     except Undecodable as error:
-        return {"reason": error.reason, "detail": error.detail}, b""
+        return {"reason": error.reason, "detail": error.detail}, b"", b""
+
+
+def examine_video(request: dict[str, Any], max_pixels: int, thumbnail_px: int) -> Iterator[Answer]:
+    """(facts, thumbnail, JPEG) of each frame; at the end facts without anything, or a reason and detail."""
+    video_id = request["video_id"]
+    try:
+        end: dict[str, Any] = {}
+        with open_video(Path(request["path"]), max_pixels) as video:
+            for item in video.frames(Sampling(**request["sampling"])):
+                if isinstance(item, Broken):
+                    end = {"reason": item.reason, "detail": item.detail}
+                    continue
+                facts = asdict(of_video(video.facts, item.time_ns)) | {
+                    "asset_id": frame_id(video_id, item.time_ns),
+                    "video_id": video_id,
+                    "frame_s": item.time_ns / 1e9,
+                    "format": video.facts.container,
+                    "width_px": item.image.width,
+                    "height_px": item.image.height,
+                    "orientation": 1,
+                    "pixel_sha256": pixel_sha256(item.image),
+                }
+                yield facts, thumbnail_webp(item.image, thumbnail_px), stamp_frame(frame_jpeg(item.image), video_id, item.time_ns)
+        yield end, b"", b""
+    except Undecodable as error:
+        yield {"reason": error.reason, "detail": error.detail}, b"", b""
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    """Of the size and the pixels."""
+    return sha256_hex(f"{image.width}x{image.height}:".encode() + image.tobytes())
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Say that it is ready, then answer until the requests end."""
-    answers.write(ANSWER.pack(0, 0))
+    answers.write(ANSWER.pack(0, 0, 0))
     answers.flush()
     while header := requests.read(REQUEST.size):
-        length, max_pixels, thumbnail_px, seconds = REQUEST.unpack(header)
+        is_video, length, max_pixels, thumbnail_px, seconds = REQUEST.unpack(header)
         data = requests.read(length)
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        facts, webp = examine(data, max_pixels, thumbnail_px)
+        found = examine_video(json.loads(data), max_pixels, thumbnail_px) if is_video else iter([examine(data, max_pixels, thumbnail_px)])
+        for facts, webp, jpeg in found:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the time it takes to hand it over is not the decoder's
+            text = json.dumps(facts).encode()
+            answers.write(ANSWER.pack(len(text), len(webp), len(jpeg)) + text + webp + jpeg)
+            answers.flush()
+            signal.setitimer(signal.ITIMER_REAL, seconds)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        text = json.dumps(facts).encode()
-        answers.write(ANSWER.pack(len(text), len(webp)) + text + webp)
-        answers.flush()
 
 
 def main() -> None:

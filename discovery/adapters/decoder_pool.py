@@ -1,4 +1,4 @@
-"""Decoders in processes of their own: a picture that crashes or hangs one costs that picture, not the run.
+"""Decoders in processes of their own: a picture that crashes or hangs one costs that picture, not the run; a video its tail.
 
 A library's process pool does not fit: multiprocessing imports the parent's main module, which inside an Airflow task is Airflow with a
 poisoned database URL (DESIGN section 4), and a worker that dies breaks a concurrent.futures pool for all. See decisions/0011.
@@ -12,11 +12,15 @@ import queue
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from discovery.adapters.decoder_child import ANSWER, REQUEST
+from discovery.adapters.decoder_child import ANSWER, REQUEST, Answer
+from discovery.adapters.videos import Sampling
 from discovery.errors import DiscoveryError
 from discovery.types import Reason
 
@@ -47,16 +51,19 @@ class DecoderPool:
 
     def examine(self, data: bytes) -> tuple[dict[str, Any], bytes]:
         """(facts, thumbnail WebP) of a picture; facts are a manifest row's columns, or `reason` and `detail`."""
-        child = self._idle.get()
-        try:
-            child = child or self._start()
-            try:
-                return self._ask(child, data)
-            except (OSError, EOFError):  # it died of this picture
-                died, child = child, None
-                return self._death(died), b""
-        finally:
-            self._idle.put(child)
+        with closing(self._ask(data, is_video=False)) as answers:
+            facts, webp, _ = next(answers)
+        return facts, webp
+
+    def examine_video(self, path: Path, video_id: str, sampling: Sampling) -> Iterator[Answer]:
+        """(facts, thumbnail WebP, frame JPEG) of each sampled frame of a local file, as it is decoded.
+
+        When the video ends early, the last item has `reason` and `detail`, and no bytes. video_id: the SHA-256 of the file.
+        """
+        request = json.dumps({"path": str(path), "video_id": video_id, "sampling": asdict(sampling)})
+        for facts, webp, jpeg in self._ask(request.encode(), is_video=True):
+            if facts:
+                yield facts, webp, jpeg
 
     def close(self) -> None:
         """End the processes; one that is busy is killed."""
@@ -88,14 +95,27 @@ class DecoderPool:
             ) from error
         return child
 
-    def _ask(self, child: subprocess.Popen[bytes], data: bytes) -> tuple[dict[str, Any], bytes]:
-        assert child.stdin and child.stdout
-        limits = self.limits
-        child.stdin.write(REQUEST.pack(len(data), limits.max_pixels, limits.thumbnail_px, limits.seconds))
-        child.stdin.write(data)
-        child.stdin.flush()
-        text_bytes, webp_bytes = ANSWER.unpack(_exactly(child, ANSWER.size))
-        return json.loads(_exactly(child, text_bytes)), _exactly(child, webp_bytes)
+    def _ask(self, request: bytes, is_video: bool) -> Generator[Answer, None, None]:
+        """Answers until one has no thumbnail (the end), or the process dies of it; a picture has one in any case."""
+        child = self._idle.get()
+        has_ended = False
+        try:
+            child = child or self._start()
+            try:
+                _send(child, request, is_video, self.limits)
+                while not has_ended:
+                    answer = _receive(child)
+                    has_ended = not is_video or not answer[1]
+                    yield answer
+            except (OSError, EOFError):
+                died, child = child, None
+                yield self._death(died), b"", b""
+        finally:
+            if child is not None and not has_ended:  # nobody wants the rest of the video
+                child.kill()
+                _end(child)
+                child = None
+            self._idle.put(child)
 
     def _death(self, child: subprocess.Popen[bytes]) -> dict[str, Any]:
         code = _end(child)
@@ -103,6 +123,18 @@ class DecoderPool:
             return {"reason": Reason.TIMEOUT, "detail": f"not decoded within {self.limits.seconds:g} s"}
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return {"reason": Reason.CRASHED_DECODER, "detail": f"the decoder process ended by {how}"}
+
+
+def _send(child: subprocess.Popen[bytes], request: bytes, is_video: bool, limits: DecodeLimits) -> None:
+    assert child.stdin
+    child.stdin.write(REQUEST.pack(is_video, len(request), limits.max_pixels, limits.thumbnail_px, limits.seconds))
+    child.stdin.write(request)
+    child.stdin.flush()
+
+
+def _receive(child: subprocess.Popen[bytes]) -> Answer:
+    text_bytes, webp_bytes, jpeg_bytes = ANSWER.unpack(_exactly(child, ANSWER.size))
+    return json.loads(_exactly(child, text_bytes)), _exactly(child, webp_bytes), _exactly(child, jpeg_bytes)
 
 
 def _exactly(child: subprocess.Popen[bytes], length: int) -> bytes:

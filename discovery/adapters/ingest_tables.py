@@ -19,12 +19,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from discovery import schemas
+from discovery.adapters.archives import SUFFIXES as ARCHIVE_SUFFIXES
 from discovery.adapters.sources import Listed
+from discovery.adapters.videos import SUFFIXES as VIDEO_SUFFIXES
 from discovery.errors import StorageError, StorageFull
 
 ROW_GROUP = 2**16  # rows; part of the bytes of a manifest, so it is fixed
 LISTING = pa.schema([(name, pa.int64() if name == "object_bytes" else pa.string()) for name in Listed._fields])
 MANIFEST_COLUMNS = ", ".join(schemas.MANIFEST.names)
+MACROS = (  # of a row's address: `zip://a/b.mov#t=1.000::/photos.zip` is b.mov in the folder a of an archive, at one second
+    "inner_of(uri) AS regexp_replace(split_part(uri, '::', 1), '#t=[0-9.]+$', '')",
+    "outer_of(uri) AS substr(uri, length(split_part(uri, '::', 1)) + 1)",
+    "file_of(uri) AS inner_of(uri) || outer_of(uri)",
+    "stem_of(uri) AS regexp_replace(inner_of(uri), '[.][A-Za-z0-9]{1,5}$', '') || outer_of(uri)",
+    "place_of(uri) AS regexp_replace(inner_of(uri), '[^/]*$', '') || outer_of(uri)",
+    "ends_with_any(uri, suffixes) AS len(list_filter(suffixes, lambda suffix: ends_with(lower(uri), suffix))) > 0",
+    "is_raw(format) AS format IN ('DNG', 'RAW')",
+)
 SAME_OBJECT = " AND ".join(f"known.{name} = listed.{name}" for name in ("object_uri", "object_bytes", "modified_at", "etag"))
 
 
@@ -41,6 +52,7 @@ class Counts:
     unchanged: int
     removed: int
     moved: int
+    sidecars: int
 
 
 class IngestTables:
@@ -53,6 +65,8 @@ class IngestTables:
         self._folder = folder
         for name, schema in (("pages", LISTING), ("known", schemas.MANIFEST), ("fresh", schemas.READ_ROWS)):
             self._db.from_arrow(schema.empty_table()).create(name)
+        for macro in MACROS:
+            self._db.execute(f"CREATE MACRO {macro}")
 
     def __enter__(self) -> Self:
         return self
@@ -75,10 +89,11 @@ class IngestTables:
             digest.update(("\n".join(batch.column(0).to_pylist()) + "\n").encode())
         return self._one("SELECT count(*) FROM listed"), digest.hexdigest()
 
-    def add_known(self, manifest: Path, unsettled: Collection[str], max_bytes: int, max_pixels: int) -> None:
+    def add_known(self, manifest: Path, unsettled: Collection[str], max_bytes: int, max_pixels: int, has_frames: bool = True) -> None:
         """Rows of an earlier manifest, the newest one first: an object that is known already keeps the rows it has.
 
         unsettled: reasons after which an object is read again. max_bytes, max_pixels: today's limits; larger ones are looked at again.
+        has_frames: whether today the same frames would be taken of its videos; else these are left out, and archives, which may hold some.
         """
         self._run(
             f"CREATE OR REPLACE TABLE earlier AS SELECT {MANIFEST_COLUMNS} FROM read_parquet($1)", [str(manifest)]
@@ -90,9 +105,10 @@ class IngestTables:
             ANTI JOIN (
                 SELECT object_uri FROM earlier
                 WHERE list_contains($1, reason) OR size_bytes > $2 OR width_px::BIGINT * height_px > $3
+                OR NOT $4 AND ends_with_any(object_uri, $5)
             ) USING (object_uri)
             """,
-            [list(unsettled), max_bytes, max_pixels],
+            [list(unsettled), max_bytes, max_pixels, has_frames, [*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES]],
         )
         self._run("DROP TABLE earlier")
 
@@ -112,15 +128,42 @@ class IngestTables:
         """Rows that were read, as schemas.READ_ROWS."""
         self._insert("fresh", rows)
 
-    def count(self, previous: Path | None) -> Counts:
-        """Counts over the union of known and read rows; `removed` and `moved` against the previous manifest of the same sources."""
+    def count(self, previous: Path | None, burst_gap_s: float = 0.0) -> Counts:
+        """Counts over the union of known and read rows; `removed` and `moved` against the previous manifest of the same sources.
+
+        What a row owes to others of the same listing is found anew each time: its capture, its burst (pictures of one camera and
+        folder at most burst_gap_s apart; 0: none), and what lists and sidecars say of it.
+        """
         self._run(
             f"""
-            CREATE OR REPLACE TABLE rows AS
-            WITH found AS (SELECT {MANIFEST_COLUMNS} FROM fresh UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN listed ON {SAME_OBJECT})
-            SELECT found.* REPLACE (nullif(listed.attributes, '') AS attributes) FROM found JOIN listed USING (object_uri)
-            """  # attributes are the list's of today, without reading the object again
+            CREATE OR REPLACE TABLE found AS
+            SELECT {MANIFEST_COLUMNS} FROM fresh UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN listed ON {SAME_OBJECT}
+            """
         )
+        self._find_captures()
+        self._find_bursts(burst_gap_s)
+        self._find_sidecars()
+        self._run(
+            """
+            CREATE OR REPLACE TABLE rows AS
+            SELECT found.* REPLACE (
+                captures.capture AS capture,
+                bursts.burst AS burst,
+                CASE WHEN near_by.said IS NULL AND by_name.said IS NULL THEN nullif(listed.attributes, '')
+                     ELSE json_merge_patch(coalesce(near_by.said, '{}'), coalesce(by_name.said, '{}'), coalesce(nullif(listed.attributes, ''), '{}'))
+                END AS attributes,
+                CASE WHEN sidecar IS NULL THEN reason WHEN used.source_uri IS NULL THEN 'unsupported_format' END AS reason,
+                CASE WHEN sidecar IS NULL THEN detail WHEN used.source_uri IS NULL THEN 'a sidecar of no picture here' END AS detail
+            )
+            FROM found JOIN listed USING (object_uri)
+            LEFT JOIN captures ON captures.stem = lower(stem_of(found.source_uri)) AND found.asset_id IS NOT NULL
+            LEFT JOIN bursts ON bursts.source_uri = found.source_uri
+            LEFT JOIN sidecars AS near_by ON near_by.target = lower(stem_of(found.source_uri)) AND found.asset_id IS NOT NULL
+            LEFT JOIN sidecars AS by_name ON by_name.target = lower(file_of(found.source_uri)) AND found.asset_id IS NOT NULL
+            LEFT JOIN used ON used.source_uri = found.source_uri
+            """
+        )
+        self._run("DROP TABLE found")
         removed, moved = 0, 0
         if previous is not None:
             self._run(
@@ -141,8 +184,60 @@ class IngestTables:
             new_assets=self._one("SELECT count(DISTINCT asset_id) FROM fresh WHERE is_new"),
             rejections={str(reason): int(number) for reason, number in reasons},
             unchanged=self._one(f"SELECT count(*) FROM listed SEMI JOIN known ON {SAME_OBJECT}"),
-            removed=removed, moved=moved,
+            removed=removed, moved=moved, sidecars=self._one("SELECT count(*) FROM rows WHERE asset_id IS NULL AND reason IS NULL"),
         )  # fmt: skip
+
+    def _find_captures(self) -> None:
+        """RAW and JPEG of one name, HEIC and JPEG, a Live Photo's still and clip: one press of the shutter."""
+        self._run(
+            """
+            CREATE OR REPLACE TABLE captures AS
+            SELECT lower(stem_of(source_uri)) AS stem, min(stem_of(source_uri)) AS capture FROM found WHERE asset_id IS NOT NULL GROUP BY 1
+            HAVING bool_or(is_raw(format)) AND bool_or(video_id IS NULL AND NOT is_raw(format))
+                OR bool_or(video_id IS NULL) AND bool_or(video_id IS NOT NULL)
+                OR bool_or(format = 'HEIC') AND bool_or(format = 'JPEG')
+            """
+        )
+
+    def _find_bursts(self, gap_s: float) -> None:
+        """Of more than one press of the shutter; named by the first address."""
+        self._run(
+            """
+            CREATE OR REPLACE TABLE bursts AS
+            WITH shots AS (
+                SELECT source_uri, taken_at, place_of(source_uri) AS place, coalesce(camera_model, '') AS camera, lower(stem_of(source_uri)) AS stem
+                FROM found WHERE asset_id IS NOT NULL AND video_id IS NULL AND taken_at IS NOT NULL AND $1 > 0
+            ), gaps AS (
+                SELECT *, epoch_ms(taken_at) - lag(epoch_ms(taken_at)) OVER one_camera AS gap_ms FROM shots
+                WINDOW one_camera AS (PARTITION BY place, camera ORDER BY taken_at, source_uri)
+            ), runs AS (
+                SELECT *, count_if(coalesce(gap_ms > 1000 * $1, true)) OVER one_camera AS run FROM gaps
+                WINDOW one_camera AS (PARTITION BY place, camera ORDER BY taken_at, source_uri ROWS UNBOUNDED PRECEDING)
+            ), several AS (SELECT place, camera, run, min(source_uri) AS burst FROM runs GROUP BY ALL HAVING count(DISTINCT stem) > 1)
+            SELECT source_uri, burst FROM runs JOIN several USING (place, camera, run)
+            """,
+            [gap_s],
+        )
+
+    def _find_sidecars(self) -> None:
+        """What sidecars say by the picture they name: `a.jpg.xmp` that file, `a.xmp` every file of that stem."""
+        self._run(
+            """
+            CREATE OR REPLACE TABLE sidecars AS
+            SELECT lower(stem_of(source_uri)) AS target, list_reduce(list(sidecar ORDER BY source_uri), lambda a, b: json_merge_patch(a, b)) AS said
+            FROM found WHERE sidecar IS NOT NULL GROUP BY 1
+            """
+        )
+        self._run(
+            """
+            CREATE OR REPLACE TABLE used AS
+            WITH pictures AS (
+                SELECT lower(stem_of(source_uri)) AS target FROM found WHERE asset_id IS NOT NULL
+                UNION SELECT lower(file_of(source_uri)) FROM found WHERE asset_id IS NOT NULL
+            )
+            SELECT source_uri FROM found SEMI JOIN pictures ON pictures.target = lower(stem_of(found.source_uri)) WHERE sidecar IS NOT NULL
+            """
+        )
 
     def write_manifest(self) -> Path:
         """The rows that were counted, as one Parquet file sorted by source_uri (then asset_id: an archive may hold a name twice); equal rows give equal bytes."""

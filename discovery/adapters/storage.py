@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 from discovery.adapters.files import Entry, open_files, translated
 from discovery.adapters.journal import Journal
 from discovery.adapters.leases import Lease
-from discovery.addressing import is_content_id, sha256_hex
+from discovery.addressing import file_sha256, is_content_id, matches, sha256_hex
 from discovery.config import S3Config
 from discovery.errors import CorruptArtifact, InvalidInput, StorageError
 from discovery.types import FileRef, Record, record_from_json
@@ -95,7 +94,7 @@ class Store:
 
     def put_asset(self, asset_id: str, data: bytes) -> bool:
         """Keep bytes under their hash; whether they were new. InvalidInput when the hash is another."""
-        if sha256_hex(data) != asset_id:
+        if not matches(data, asset_id):
             raise InvalidInput(f"Asset {asset_id} does not have the bytes that were given.")
         return self._keep(asset_path(asset_id), data)
 
@@ -105,7 +104,10 @@ class Store:
 
     def get_asset(self, asset_id: str) -> bytes:
         """The bytes, checked; FileNotFoundError when they stay at their source, CorruptArtifact when they changed."""
-        return self._verified(asset_path(asset_id), asset_id)
+        data = self.files.read(asset_path(asset_id))
+        if not matches(data, asset_id):
+            raise self._changed(asset_path(asset_id), asset_id, data)
+        return data
 
     def put_thumbnail(self, asset_id: str, size_px: int, webp: bytes) -> bool:
         """Keep a thumbnail, unless there is one; whether there was none."""
@@ -120,8 +122,8 @@ class Store:
     def put_file(self, stage: str, key: str, role: str, data: bytes | Path, suffix: str, rows: int = 0) -> FileRef:
         """Write one file of a record to come, from bytes or from a local file; it is invisible until the record is committed."""
         if isinstance(data, Path):
-            with translated(f"Reading {data}"), open(data, "rb") as handle:
-                digest, size = hashlib.file_digest(handle, "sha256").hexdigest(), data.stat().st_size
+            with translated(f"Reading {data}"):
+                digest, size = file_sha256(data), data.stat().st_size
         else:
             digest, size = sha256_hex(data), len(data)
         name = f"{role}-{digest}{suffix}"
@@ -203,10 +205,12 @@ class Store:
 
     def _verified(self, path: str, sha256: str) -> bytes:
         data = self.files.read(path)
-        found = sha256_hex(data)
-        if found != sha256:
-            raise CorruptArtifact(
-                f"{self.root}/{path}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…. "
-                "The file was changed after it was written: run `discovery verify`, then restore it or delete its folder and run again."
-            )
+        if sha256_hex(data) != sha256:
+            raise self._changed(path, sha256, data)
         return data
+
+    def _changed(self, path: str, sha256: str, data: bytes) -> CorruptArtifact:
+        return CorruptArtifact(
+            f"{self.root}/{path}: expected SHA-256 {sha256[:12]}…, found {sha256_hex(data)[:12]}…. "
+            "The file was changed after it was written: run `discovery verify`, then restore it or delete its folder and run again."
+        )

@@ -9,11 +9,15 @@ import pyarrow as pa
 
 from discovery.core.measures import MEASURES
 from discovery.errors import CorruptArtifact
+from discovery.schemas import METADATA
 from discovery.stages.history import embedding_sets
 from discovery.types import DuplicateReport, IndexSnapshot, Manifest, NoveltyReport, QualityReport
 from discovery.workspace import Workspace
 
-LISTED = ("source_uri", "format", "width_px", "height_px", "size_bytes", "modified_at", "folder")
+LISTED = (
+    "source_uri", "format", "width_px", "height_px", "size_bytes", "modified_at", "folder", "orientation", *METADATA.names, "video_id", "frame_s",
+    "capture", "burst",
+)  # fmt: skip
 
 
 def novelty_reports(snapshot: IndexSnapshot, ws: Workspace) -> list[NoveltyReport]:
@@ -31,7 +35,7 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
     Of several listings of an asset the newest counts; it is removed when the newest manifest of each of its sources has it no more.
 
     Columns: asset_id, source_uri (its first), format, width_px, height_px, size_bytes, modified_at, folder, category (the folder's
-    name), one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value,
+    name), orientation, what its EXIF says (schemas.METADATA), video_id, frame_s, capture, burst, one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value,
     q_value, is_novel, is_removed, manifest_id, report_id, and one for each name that a list used, of its type.
     """
     rows: dict[str, dict[str, Any]] = {}
@@ -103,7 +107,8 @@ def _schema() -> pa.Schema:
     return pa.schema(
         [
             ("asset_id", text), ("source_uri", text), ("format", text), ("width_px", pa.int32()), ("height_px", pa.int32()),
-            ("size_bytes", pa.int64()), ("modified_at", text), ("folder", text), ("category", text),
+            ("size_bytes", pa.int64()), ("modified_at", text), ("folder", text), ("category", text), ("orientation", pa.int8()), *METADATA,
+            ("video_id", text), ("frame_s", number), ("capture", text), ("burst", text),
             *((name, number) for name in sorted(MEASURES)),
             ("group_id", text), ("component_id", text), ("is_keeper", pa.bool_()), ("novelty", number), ("p_value", number),
             ("q_value", number), ("is_novel", pa.bool_()), ("is_removed", pa.bool_()), ("manifest_id", text), ("report_id", text),

@@ -221,9 +221,9 @@ def _members(spec: CollectionSpec, table: pa.Table, selection: Selection, parent
     members = [(row, picked.get(number)) for number, row in enumerate(rows) if number in picked or row["asset_id"] in parent_split]
     members.sort(key=lambda member: member[0]["asset_id"])
     ids = [row["asset_id"] for row, _ in members]
-    columns = {"duplicate_group": "component_id", "folder": "folder", "category": "category"}
-    together = ["component_id", *(columns[name] for name in spec.keep_together if columns[name] != "component_id")]
-    groups = merge_groups(*([row[column] for row, _ in members] for column in together))
+    columns = {"duplicate_group": "component_id", "video": "video_id"}
+    together = sorted({"component_id", *(columns.get(name, name) for name in spec.keep_together)})
+    groups = merge_groups(*([row["asset_id"] if row[column] is None else row[column] for row, _ in members] for column in together))
     fixed = {asset_id: parent_split[asset_id] for asset_id in ids if asset_id in parent_split}
     splits = grouped_splits(ids, groups, spec.splits, SPLIT_SALT, fixed=fixed)
     made = []

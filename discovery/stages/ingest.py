@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +23,12 @@ from discovery.adapters.archives import Member, archive_kind, member_uri, member
 from discovery.adapters.decoder_pool import DecodeLimits, DecoderPool
 from discovery.adapters.files import is_local, local_path, translated
 from discovery.adapters.ingest_tables import Counts, IngestTables
+from discovery.adapters.metadata import GPS_NAMES
+from discovery.adapters.sidecars import is_sidecar, read_sidecar
 from discovery.adapters.sources import GLOB_CHARACTERS, Listed, batches, folder_of, list_sources, local_copy, read_object
 from discovery.adapters.storage import table_to_parquet
-from discovery.addressing import content_id, sha256_hex, stage_key
+from discovery.adapters.videos import Sampling, video_suffix
+from discovery.addressing import canonical_json, content_id, file_sha256, sha256_hex, stage_key
 from discovery.config import IngestConfig
 from discovery.errors import DiscoveryError, SourceNotFound, StorageError, StorageFull
 from discovery.stages.asset_table import column_names
@@ -34,7 +38,7 @@ from discovery.workspace import Workspace
 T = TypeVar("T")
 R = TypeVar("R")
 Row = dict[str, Any]
-ROWS_VERSION = 1  # raise it when the same bytes give another row; everything is then read again
+ROWS_VERSION = 2  # raise it when the same bytes give another row; everything is then read again
 LISTING_PAGE = 10_000  # objects handed to the tables at once
 WINDOW = 64  # objects under way: keeps the reading threads busy; their bytes have a limit of their own
 CHECKPOINT_S = 30.0  # what a kill may cost
@@ -64,7 +68,8 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
         if previous is not None and same and not any(Reason(name).is_transient for name in previous.rejections):
             ws.tally["ingest.unchanged"] += listed
             return previous
-        key = ws.key(Manifest, [settings], [], listing=listing, rules=history.rules, previous=previous.id if previous else "")
+        decided = {"rules": history.rules, "video_rules": history.video_rules}
+        key = ws.key(Manifest, [settings], [], listing=listing, previous=previous.id if previous else "", **decided)
         if (found := ws.find(Manifest, key)) is not None:
             return found
 
@@ -73,7 +78,7 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
         ws.report(f"ingest: {listed:,} listed, {listed - missing:,} unchanged, {missing:,} to read")
         _read_missing(tables, history, missing, ws)
         previous_table = folder / previous.id if previous is not None else None
-        counts = tables.count(previous_table)
+        counts = tables.count(previous_table, settings.burst_gap_s)
         if counts.accounted != listed:  # a law of the chain, so not an assert that -O removes
             raise DiscoveryError(
                 f"{listed:,} objects were listed and {counts.accounted:,} accounted for; nothing was recorded. Please report this."
@@ -89,6 +94,7 @@ class _History:
     sources: tuple[str, ...]
     settings: str
     rules: str
+    video_rules: str
     previous: Manifest | None  # the newest of the same sources
     manifests: tuple[Manifest, ...]  # the newest of each set of sources that may list the same objects, newest first
     parts: tuple[IngestPart, ...]  # of an ingest of these sources that did not end, newest first
@@ -96,7 +102,8 @@ class _History:
     @classmethod
     def of(cls, sources: Sequence[str], ws: Workspace) -> _History:
         wanted = tuple(sorted(set(sources)))
-        rules = content_id([ROWS_VERSION, schemas.MANIFEST.names, ws.config.ingest.thumbnail_px])
+        rules = content_id([ROWS_VERSION, schemas.MANIFEST.names, ws.config.ingest.thumbnail_px, ws.config.privacy.keep_gps])
+        video_rules = content_id(ws.config.video.identity())
         newest: dict[tuple[str, ...], Manifest] = {}
         for record in ws.catalog.records(Manifest.stage):
             if isinstance(record, Manifest):
@@ -106,11 +113,11 @@ class _History:
         parts = [
             part
             for part in ws.catalog.records(IngestPart.stage)
-            if isinstance(part, IngestPart) and (part.sources, part.rules) == (wanted, rules)
+            if isinstance(part, IngestPart) and (part.sources, part.rules) == (wanted, content_id([rules, video_rules]))
             if part.previous == (previous.id if previous else "")
         ]
-        settings = content_id([rules, ws.config.ingest.identity()])
-        return cls(wanted, settings, rules, previous, tuple(near), tuple(parts))
+        settings = content_id([rules, video_rules, ws.config.ingest.identity()])
+        return cls(wanted, settings, rules, video_rules, previous, tuple(near), tuple(parts))
 
     def load_into(self, tables: IngestTables, folder: Path, settings: IngestConfig, ws: Workspace) -> None:
         """Fill the table of what is known, newest first; the previous manifest's table stays in `folder` under its id."""
@@ -119,7 +126,8 @@ class _History:
         for record in records:
             path = folder / record.id
             path.write_bytes(ws.store.read_file(record, "table"))
-            tables.add_known(path, unsettled, settings.max_bytes, settings.max_pixels)
+            has_frames = isinstance(record, IngestPart) or (isinstance(record, Manifest) and record.video_rules == self.video_rules)
+            tables.add_known(path, unsettled, settings.max_bytes, settings.max_pixels, has_frames)
             if record is not self.previous:
                 path.unlink()
         if self.previous is not None and self.previous not in self.manifests:  # made under other rules
@@ -149,7 +157,8 @@ def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Wor
 
     processes = settings.decoders or os.cpu_count() or 1
     with DecoderPool(processes, limits) as decoders, ThreadPoolExecutor(2 * processes) as inside, _scratch(ws) as folder:
-        reader = _Reader(ws, decoders, _ByteBudget(settings.max_bytes), inside, folder)
+        copies = _ByteBudget(max(settings.max_archive_bytes, ws.config.video.max_bytes))
+        reader = _Reader(ws, decoders, _ByteBudget(settings.max_bytes), copies, inside, folder)
         unread = (item for page in tables.unread(LISTING_PAGE) for item in page)
         for read in _in_window(reader.read, unread, settings.read_threads):
             rows.extend(read.rows)
@@ -251,24 +260,31 @@ def _reading(uri: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """From a listed object to its rows. `inside` runs the members of archives, whose bytes lie in `folder` meanwhile."""
+    """From a listed object to its rows. `inside` runs the members of archives.
+
+    Archives and videos of a bucket lie in `folder` meanwhile; `copies` bounds how much of it they take together.
+    """
 
     ws: Workspace
     decoders: DecoderPool
     budget: _ByteBudget
+    copies: _ByteBudget
     inside: ThreadPoolExecutor
     folder: Path
 
     def read(self, item: Listed) -> _Read:
-        """One object: one row, unless it is an archive."""
-        kind = archive_kind(item.object_uri)
-        limit = self.ws.config.ingest.max_archive_bytes if kind else self.ws.config.ingest.max_bytes
+        """One object: one row, unless it is an archive or a video."""
+        kind, config = archive_kind(item.object_uri), self.ws.config
+        moving = bool(video_suffix(item.object_uri))
+        limit = config.ingest.max_archive_bytes if kind else config.video.max_bytes if moving else config.ingest.max_bytes
         if item.problem:
             return _Read([self._rejected(item, Reason.UNREADABLE, item.problem)])
         if item.object_bytes > limit:
             return _Read([self._rejected(item, Reason.TOO_LARGE, f"{item.object_bytes} bytes; the limit is {limit}")])
         try:
-            return self._archive_rows(item, kind) if kind else self._picture_rows(item)
+            if kind or moving:
+                return self._large_rows(item, kind)
+            return self._picture_rows(item)
         except _NotRead as error:  # one object that cannot be read must not end the run; a store that cannot be written must
             return _Read([self._rejected(item, error.reason, error.detail)], is_outage=error.is_outage)
 
@@ -276,33 +292,70 @@ class _Reader:
         with self.budget.hold(item.object_bytes):
             with _reading(item.object_uri):
                 data = read_object(item.object_uri, self.ws.config.s3, item.object_bytes)
-            return _Read([self._row(item, data=data)], len(data))
+            return _Read([self._row(item, item.object_uri, data)], len(data))
 
-    def _archive_rows(self, item: Listed, kind: str) -> _Read:
+    def _large_rows(self, item: Listed, kind: str) -> _Read:
+        size = 0 if is_local(item.object_uri) else item.object_bytes
         with ExitStack() as stack:
+            stack.enter_context(self.copies.hold(size))
             with _reading(item.object_uri):
                 path = stack.enter_context(local_copy(item.object_uri, self.ws.config.s3, self.folder, item.object_bytes))
+            if not kind:
+                return _Read(list(self._video_rows(item, item.object_uri, path)), item.object_bytes)
             found = members(path, kind, self.ws.config.ingest.max_bytes)
-            rows = list(_windowed(self.inside, lambda member: self._member_row(item, kind, member), found, 8))
-        return _Read(rows, item.object_bytes)
+            several = list(_windowed(self.inside, lambda member: self._member_rows(item, kind, member), found, 8))
+        return _Read([row for rows in several for row in rows], item.object_bytes)
 
-    def _member_row(self, item: Listed, kind: str, member: Member) -> Row:
+    def _member_rows(self, item: Listed, kind: str, member: Member) -> list[Row]:
         uri = member_uri(kind, member.name, item.object_uri) if member.name else item.object_uri
         if member.reason is not None:
-            return self._rejected(item, member.reason, member.detail) | self._address(uri, member.size_bytes)
-        return self._row(item, uri, member.data)
+            return [self._rejected(item, member.reason, member.detail) | self._address(uri, member.size_bytes)]
+        if not video_suffix(member.name):
+            return [self._row(item, uri, member.data)]
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=Path(member.name).suffix) as file:
+            with translated(f"Unpacking {uri} into {self.folder}"):
+                file.write(member.data)
+                file.flush()
+            return list(self._video_rows(item, uri, Path(file.name)))
 
-    def _row(self, item: Listed, uri: str = "", data: bytes = b"") -> Row:
-        """The row of a picture's bytes, which are put into the store."""
-        row = self._empty(item) | self._address(uri or item.object_uri, len(data))
+    def _video_rows(self, item: Listed, uri: str, path: Path) -> Iterator[Row]:
+        """A row for each frame that is taken, and one for what is missing at the end; frames are always kept, since only decoding finds them."""
+        with translated(f"Reading {uri}"):
+            video_id = file_sha256(path)
+        config = self.ws.config
+        sampling = Sampling(config.video.sampling, config.video.interval_s, config.video.scene_threshold, config.video.max_frames)
+        for facts, webp, jpeg in self.decoders.examine_video(path, video_id, sampling):
+            if "reason" in facts:
+                yield self._rejected(item, facts["reason"], facts["detail"]) | self._address(uri, path.stat().st_size)
+                continue
+            row = self._empty(item) | self._address(frame_uri(uri, facts["frame_s"]), len(jpeg))
+            self.ws.store.put_asset(facts["asset_id"], jpeg)
+            is_new = self.ws.store.put_thumbnail(facts["asset_id"], config.ingest.thumbnail_px, webp)
+            yield row | self._said(facts) | {"is_new": is_new}
+
+    def _row(self, item: Listed, uri: str, data: bytes) -> Row:
+        """The row of a picture's bytes, which are put into the store; or of what a sidecar says."""
+        row = self._empty(item) | self._address(uri, len(data))
+        if is_sidecar(uri.partition("::")[0], len(data)):
+            try:
+                said = read_sidecar(uri.partition("::")[0], data, self.ws.config.privacy.keep_gps)
+                return row | {"sidecar": canonical_json(said)}
+            except ValueError as error:
+                return row | {"reason": Reason.UNSUPPORTED_FORMAT, "detail": f"no picture, and no sidecar: {error}"[:300]}
         facts, webp = self.decoders.examine(data)
         if "reason" in facts:
             return row | facts
         settings, store, asset_id = self.ws.config.ingest, self.ws.store, sha256_hex(data)
-        if settings.store_bytes or uri:  # a member of an archive could be found again only by reading all before it
+        if settings.store_bytes or uri != item.object_uri:  # a member of an archive could be found again only by reading all before it
             store.put_asset(asset_id, data)
         is_new = store.put_thumbnail(asset_id, settings.thumbnail_px, webp)
-        return row | facts | {"asset_id": asset_id, "is_new": is_new}
+        return row | self._said(facts) | {"asset_id": asset_id, "is_new": is_new}
+
+    def _said(self, facts: Row) -> Row:
+        """Facts as a row has them: a place only where it may be kept."""
+        taken_at = facts.get("taken_at")
+        hidden = {} if self.ws.config.privacy.keep_gps else dict.fromkeys(GPS_NAMES)
+        return facts | {"taken_at": datetime.fromisoformat(taken_at) if taken_at else None} | hidden
 
     def _rejected(self, item: Listed, reason: Reason, detail: str) -> Row:
         return self._empty(item) | self._address(item.object_uri, item.object_bytes) | {"reason": reason, "detail": detail[:300]}
@@ -317,15 +370,26 @@ class _Reader:
         return dict.fromkeys(schemas.READ_ROWS.names) | known | {"is_new": False}
 
 
+def frame_uri(uri: str, seconds: float) -> str:
+    """Address of a video frame, by W3C Media Fragments; before the archive, when the video lies in one.
+
+    >>> frame_uri("/clips/a.mp4", 2.5), frame_uri("zip://a.mp4::/clips.zip", 0.0)
+    ('/clips/a.mp4#t=2.500', 'zip://a.mp4#t=0.000::/clips.zip')
+    """
+    inner, separator, archive = uri.partition("::")
+    return f"{inner}#t={seconds:.3f}{separator}{archive}"
+
+
 def _keep_part(table: pa.Table, history: _History, ws: Workspace) -> None:
     previous = history.previous.id if history.previous else ""
     objects = content_id(table.select(["object_uri", "object_bytes", "modified_at", "etag"]).to_pylist())
-    identity = {"rules": history.rules, "sources": list(history.sources), "previous": previous, "objects": objects}
+    rules = content_id([history.rules, history.video_rules])
+    identity = {"rules": rules, "sources": list(history.sources), "previous": previous, "objects": objects}
     key = stage_key(IngestPart.stage, IngestPart.version, identity, [])
     file = ws.put_file(IngestPart, key, "table", table_to_parquet(table), ".parquet", len(table))
     ws.commit(
         IngestPart(
-            id=key, inputs=(), created_at=ws.clock(), files=(file,), sources=history.sources, rules=history.rules, previous=previous,
+            id=key, inputs=(), created_at=ws.clock(), files=(file,), sources=history.sources, rules=rules, previous=previous,
             rows=len(table),
         )
     )  # fmt: skip
@@ -335,10 +399,10 @@ def _commit(
     tables: IngestTables, counts: Counts, history: _History, key: str, listing: str, same_listing: bool, ws: Workspace
 ) -> Manifest:
     previous = history.previous
-    data = tables.write_manifest().read_bytes()
-    if previous is not None and same_listing and previous.file("table").sha256 == sha256_hex(data):
+    table = tables.write_manifest()
+    if previous is not None and same_listing and previous.file("table").sha256 == file_sha256(table):
         return previous  # what failed before failed again
-    files = [ws.put_file(Manifest, key, "table", data, ".parquet", counts.rows)]
+    files = [ws.put_file(Manifest, key, "table", table, ".parquet", counts.rows)]
     if counts.removed:
         gone = tables.removed_rows()
         files.append(ws.put_file(Manifest, key, "removed", table_to_parquet(gone), ".parquet", len(gone)))
@@ -347,7 +411,7 @@ def _commit(
             id=key, inputs=(previous.id,) if previous else (), created_at=ws.clock(), files=tuple(files), sources=history.sources,
             listing=listing, settings=history.settings, rules=history.rules, previous=previous.id if previous else "", rows=counts.rows,
             assets=counts.assets, new_assets=counts.new_assets, unchanged=counts.unchanged, removed=counts.removed, moved=counts.moved,
-            rejected=sum(counts.rejections.values()), rejections=counts.rejections,
+            rejected=sum(counts.rejections.values()), rejections=counts.rejections, video_rules=history.video_rules, sidecars=counts.sidecars,
         )
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from discovery.adapters.sources import read_object
 from discovery.adapters.storage import Store
-from discovery.addressing import sha256_hex, stage_key
+from discovery.addressing import matches, stage_key
 from discovery.config import Config, S3Config
 from discovery.errors import CorruptArtifact
 from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, MeasureShard, Record
@@ -46,7 +46,7 @@ def read_asset(store: Store, asset_id: str, source_uri: str) -> bytes:
         return store.get_asset(asset_id)
     except FileNotFoundError:
         data = read_object(source_uri, store.s3)
-    if sha256_hex(data) != asset_id:
+    if not matches(data, asset_id):
         raise CorruptArtifact(f"{source_uri} changed since it was ingested as {asset_id[:12]}…. Ingest its source again.")
     return data
 

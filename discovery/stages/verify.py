@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from discovery.adapters.journal import Topic
 from discovery.adapters.storage import artifact_folder, asset_path
-from discovery.addressing import sha256_hex
+from discovery.addressing import matches
 from discovery.errors import CorruptArtifact
 from discovery.stages.sweep import sweep as sweep  # the scheduled task asks for it here
 from discovery.types import RECORDS, Manifest, Record
@@ -83,7 +83,7 @@ class _Hashes:
     def _compare(self, path: str, sha256: str) -> bool:
         self.checked += 1
         try:
-            is_right = sha256_hex(self.ws.store.files.read(path)) == sha256
+            is_right = matches(self.ws.store.files.read(path), sha256)
         except FileNotFoundError:
             self.missing.append(path)
             return False

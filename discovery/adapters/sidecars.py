@@ -1,0 +1,93 @@
+"""Sidecars: small XMP and JSON files beside a picture that say something of it (tags, a rating, labels)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+SUFFIXES = (".xmp", ".json")
+MAX_BYTES = 4 * 2**20  # a larger file of that name is data of another kind
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+XMP_NAMES = {
+    "{http://ns.adobe.com/xap/1.0/}Rating": "rating",
+    "{http://ns.adobe.com/xap/1.0/}Label": "label",
+    "{http://purl.org/dc/elements/1.1/}subject": "tags",
+    "{http://purl.org/dc/elements/1.1/}title": "title",
+    "{http://purl.org/dc/elements/1.1/}description": "description",
+}
+PLACE = re.compile(r"gps|geo|latitude|longitude|location|altitude", re.IGNORECASE)
+
+
+def is_sidecar(uri: str, size_bytes: int) -> bool:
+    """By name and size.
+
+    >>> is_sidecar("s3://photos/a.JPG.xmp", 900), is_sidecar("a.jpg", 900)
+    (True, False)
+    """
+    return uri.lower().endswith(SUFFIXES) and size_bytes <= MAX_BYTES
+
+
+def read_sidecar(uri: str, data: bytes, keep_place: bool) -> dict[str, Any]:
+    """Names and values: of XMP the rating, label, tags (joined by ", "), title and description; of JSON every key of its object.
+
+    keep_place: whether keys that tell a place stay. Raises ValueError for a file that is neither.
+    """
+    said = _xmp(data) if uri.lower().endswith(".xmp") else _json(data)
+    return {name: value for name, value in said.items() if value not in (None, "") and (keep_place or not PLACE.search(name))}
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(data, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(said, dict):
+        raise ValueError("not a JSON object")
+    return {name.strip(): _plain(value) for name, value in said.items() if name.strip()}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _plain(value: Any) -> str | float | None:
+    """A list of words as XMP's tags are; anything deeper as JSON, and so an integer that no float64 holds."""
+    if value is None or isinstance(value, str | float | bool) or (isinstance(value, int) and abs(value) <= 2**53):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _xmp(data: bytes) -> dict[str, Any]:
+    try:
+        top = fromstring(data, forbid_dtd=True)
+    except (ParseError, DefusedXmlException, LookupError) as error:  # LookupError: an encoding that Python does not know
+        raise ValueError(f"not XMP: {error}") from error
+    said: dict[str, Any] = {}
+    for description in top.iter(f"{RDF}Description"):
+        for full, name in XMP_NAMES.items():
+            inner = description.find(full)
+            text = description.get(full) if inner is None else _words(inner)
+            if text:
+                said[name] = text
+    if "rating" in said:
+        said["rating"] = _rating(said["rating"])
+    return said
+
+
+def _words(element: Element) -> str:
+    items = [item.text.strip() for item in element.iter(f"{RDF}li") if item.text]
+    return ", ".join(items) if items else (element.text or "").strip()
+
+
+def _rating(text: str) -> int | None:
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        return None
