@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from discovery.errors import ConfigError, nearest
 
 ENV_PREFIX = "DISCOVERY_"
+SECRETS = frozenset({"secret_access_key", "session_token"})  # settings whose value no message repeats
 
 
 class Section(BaseModel):
@@ -33,11 +34,18 @@ class Section(BaseModel):
 
 
 class S3Config(Section):
-    """How to reach S3; empty values leave the usual chain (environment, profile, instance role) to decide."""
+    """How to reach S3; empty values leave the usual chain (environment, profile, instance role) to decide.
+
+    Credentials show as asterisks wherever settings are printed, logged or turned into JSON.
+    """
 
     endpoint_url: str = Field("", description="http://host:port of a server other than AWS; empty: AWS")
     region: str = Field("", description="region of the buckets; empty: from the environment or the profile")
     timeout_s: float = Field(30.0, gt=0, description="seconds without a connection or a byte, after which a request is tried again")
+    airflow_connection: str = Field("", description="id of the Airflow connection that Airflow's tasks and pages take credentials, region and endpoint from")
+    access_key_id: str = Field("", description="better left to the usual chain or to `airflow_connection`; needs `secret_access_key`")
+    secret_access_key: SecretStr = Field(SecretStr(""), description="the other half of `access_key_id`")
+    session_token: SecretStr = Field(SecretStr(""), description="for temporary credentials")
 
 
 class IngestConfig(Section):
@@ -262,4 +270,5 @@ def parse_config(data: Mapping[str, Any], origin: str) -> Config:
             inner = getattr(section.annotation, "model_fields", None) if section and len(first["loc"]) > 1 else None
             known = list(inner or Config.model_fields)
             raise ConfigError(f"{origin}: unknown setting {place}. {nearest(str(first['loc'][-1]), known)}") from error
-        raise ConfigError(f"{origin}: {place} = {first['input']!r}: {first['msg']}.") from error
+        found = "…" if first["loc"][-1] in SECRETS else repr(first["input"])
+        raise ConfigError(f"{origin}: {place} = {found}: {first['msg']}.") from (None if found == "…" else error)

@@ -82,7 +82,8 @@ class DiscoveryPlugin(AirflowPlugin):
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """Evaluated by the API server alone, and once."""
+        from discovery.airflow.connections import configured
         from discovery.web.airflow_auth import airflow_user
         from discovery.web.app import create_app
 
-        return [{"app": create_app(airflow_user()), "url_prefix": "/discovery", "name": "Discovery API"}]
+        return [{"app": create_app(airflow_user(), configured), "url_prefix": "/discovery", "name": "Discovery API"}]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from discovery.adapters.raw import RawError, decode_raw, raw_format
 from discovery.types import Reason
@@ -22,6 +22,7 @@ ORIENTATION_TAG = 0x0112
 pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
 Image.init()  # registers every plugin now; otherwise the first thread that meets a format pays for all
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the declared size, before any pixel is decoded
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MiB; printers' colour profiles are over the 1 MiB of Pillow
 
 
 class Undecodable(Exception):

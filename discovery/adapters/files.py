@@ -338,12 +338,22 @@ def open_filesystem(uri: str, s3: S3Config) -> tuple[Any, str]:
     if uri.startswith("s3://"):
         client = {"endpoint_url": s3.endpoint_url, "region_name": s3.region}
         patience = {"connect_timeout": s3.timeout_s, "read_timeout": s3.timeout_s, "retries": {"mode": "standard", "total_max_attempts": 4}}
-        options = {"client_kwargs": {k: v for k, v in client.items() if v}, "config_kwargs": patience, "use_listings_cache": False}
+        options = {"client_kwargs": {k: v for k, v in client.items() if v}, "config_kwargs": patience, "use_listings_cache": False, **_credentials(s3)}
     with translated(f"Opening {uri}"):
         filesystem, path = fsspec.core.url_to_fs(uri, **options)
     if uri.startswith("s3://"):
         filesystem.retries = 1  # botocore tries again already; s3fs on top of it would wait for a dead server five times as long
     return filesystem, path
+
+
+def _credentials(s3: S3Config) -> dict[str, str]:
+    """What s3fs shall sign with; nothing leaves that to the usual chain. Raises ConfigError for half of a pair."""
+    given = {"key": s3.access_key_id, "secret": s3.secret_access_key.get_secret_value(), "token": s3.session_token.get_secret_value()}
+    if bool(given["key"]) != bool(given["secret"]):
+        raise ConfigError("s3.access_key_id and s3.secret_access_key are given together or not at all.")
+    if given["token"] and not given["key"]:
+        raise ConfigError("s3.session_token needs the s3.access_key_id and s3.secret_access_key it was issued with.")
+    return {name: value for name, value in given.items() if value}
 
 
 def is_local(uri: str) -> bool:

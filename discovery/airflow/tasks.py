@@ -29,12 +29,12 @@ def task_workspace(params: Mapping[str, Any] | None = None) -> Iterator[Workspac
     """A workspace with the form's settings over the configured ones; usage errors become failures without retry."""
     from airflow.sdk.exceptions import AirflowFailException
 
-    from discovery.config import load_config
+    from discovery.airflow.connections import configured
     from discovery.workspace import open_workspace
 
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     try:
-        config = load_config().replace(**settings_of(params or {}))
+        config = configured().replace(**settings_of(params or {}))
         with open_workspace(config, report=log.info) as ws:
             yield ws
     except UsageError as error:

@@ -1,5 +1,6 @@
 """docs/settings.md, generated from discovery/config.py: `python -m tests.docs.settings_page` writes it."""
 
+import inspect
 from pathlib import Path
 
 from discovery.config import ENV_PREFIX, Config, Section
@@ -37,10 +38,10 @@ def page() -> str:
     """The text of docs/settings.md."""
     lines = [HEAD]
     for name, section in sections().items():
-        lines.append(f"\n## [{name}]\n\n{type(section).__doc__}\n\n| setting | default | {KIND} | meaning |\n|---|---|---|---|\n")
+        lines.append(f"\n## [{name}]\n\n{inspect.cleandoc(type(section).__doc__ or '')}\n\n| setting | default | {KIND} | meaning |\n|---|---|---|---|\n")
         for key, about in type(section).model_fields.items():
             default = getattr(section, key)
-            shown = "empty" if default in ("", ()) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+            shown = "empty" if not default and default is not False and default != 0 else f"`{str(default).lower() if isinstance(default, bool) else default}`"
             kind = kind_of(name, section, key)
             limits = ", ".join(text for item in about.metadata for text in _limits(item))
             meaning = "; ".join(part for part in (about.description or "", limits) if part)

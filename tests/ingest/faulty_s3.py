@@ -14,13 +14,19 @@ from urllib.parse import urlsplit
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 BROKEN = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"
 
+DENIED = b"<?xml version='1.0'?><Error><Code>InvalidAccessKeyId</Code><Message>The access key is not known.</Message></Error>"
+
 
 @dataclass
 class FaultyS3:
-    """`fault(method, path, nth)` names what happens to the nth request of that method and path: '', 'throttle', 'error', 'cut', 'stall', 'reset'."""
+    """`fault(method, path, nth)` names what happens to the nth request of that method and path: '', 'throttle', 'error', 'cut', 'stall', 'reset'.
+
+    signed_by: the one access key that is let through, since moto takes any.
+    """
 
     upstream: str
     fault: Callable[[str, str, int], str] = lambda method, path, nth: ""
+    signed_by: str = ""
     asked: dict[tuple[str, str], int] = field(default_factory=dict)
     faults: int = 0
 
@@ -36,6 +42,8 @@ class FaultyS3:
                 with lock:
                     nth = proxy.asked[key] = proxy.asked.get(key, 0) + 1
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if proxy.signed_by and f"Credential={proxy.signed_by}/" not in self.headers.get("Authorization", ""):
+                    return self.answer(403, {"Content-Type": "application/xml"}, DENIED)
                 kind = proxy.fault(*key, nth)
                 proxy.faults += bool(kind)
                 if kind in ("throttle", "error"):
