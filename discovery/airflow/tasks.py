@@ -327,7 +327,7 @@ def audit() -> Json:
 
 def sweep() -> Json:
     """Remove files that no record names."""
-    from discovery.stages.verify import sweep as stage
+    from discovery.stages.sweep import sweep as stage
 
     with task_workspace() as ws:
         result = stage(ws)

@@ -11,7 +11,6 @@ from discovery.adapters.journal import Topic
 from discovery.adapters.storage import artifact_folder, asset_path
 from discovery.addressing import matches
 from discovery.errors import CorruptArtifact
-from discovery.stages.sweep import sweep as sweep  # the scheduled task asks for it here
 from discovery.types import RECORDS, Manifest, Record
 from discovery.workspace import Workspace
 

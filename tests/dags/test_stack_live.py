@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+import s3fs
 from PIL import Image
 
 from discovery.airflow.client import AirflowClient
@@ -26,9 +28,12 @@ from discovery.spec import parse_spec
 from discovery.stages.shards import holders
 from discovery.types import EmbeddingShard
 from discovery.workspace import open_workspace
+from tests.contracts.s3_server import s3_server
+from tests.ingest.faulty_s3 import FaultyS3
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 PICTURES = 72
+KEY, SECRET = "PHOTOGRAPHER", "do-not-show-this"
 SPEC = "name: chosen\nbudget: 20\n"
 
 
@@ -50,6 +55,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def guarded_bucket(photos: Path) -> Iterator[FaultyS3]:
+    """s3://camera on a server that lets one access key through, which no environment variable holds."""
+    with s3_server() as upstream, FaultyS3(upstream, signed_by=KEY) as server:
+        owner = s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=upstream)
+        owner.mkdir("camera")
+        owner.pipe({f"camera/{path.name}": path.read_bytes() for path in sorted(photos.parent.glob("second/*"))})
+        yield server
+
+
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("a stack")
     spec = home / "kept.yaml"
@@ -57,6 +72,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISCOVERY_DASK__SHARD_ASSETS", "8")  # many shards, so that a kill lands between two
         patch.setenv("DISCOVERY_SCHEDULE__COLLECTIONS", str(spec))
+        patch.setenv("DISCOVERY_S3__AIRFLOW_CONNECTION", "camera")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            patch.delenv(name, raising=False)
         started = Stack(load_config().replace(root=str(home / "store")), report=print)
         try:
             started.start()
@@ -66,9 +85,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[AirflowClient]:
+def client(stack: Stack, guarded_bucket: FaultyS3) -> Iterator[AirflowClient]:
     connected = stack.client()
     connected.wait_for_dag("visual_discovery")
+    extra = json.dumps({"endpoint_url": guarded_bucket.url, "region_name": "us-east-1"})
+    connection = {"connection_id": "camera", "conn_type": "aws", "login": KEY, "password": SECRET, "extra": extra}
+    connected.call("POST", "/api/v2/connections", connection)
     yield connected
     connected.close()
 
@@ -208,6 +230,15 @@ def test_a_usage_error_fails_at_once_with_what_to_do(client: AirflowClient, tmp_
         client.wait("visual_discovery", run_id, 120)
     tries = client.call("GET", f"/api/v2/dags/visual_discovery/dagRuns/{run_id}/taskInstances/ingest")["try_number"]
     assert tries == 1
+
+
+def test_a_bucket_opens_with_the_connection_that_airflow_keeps(stack: Stack, client: AirflowClient, guarded_bucket: FaultyS3) -> None:
+    run_id = client.trigger("visual_discovery", {"source": "s3://camera"})
+    client.wait("visual_discovery", run_id, 180)
+    summary = client.xcom("visual_discovery", run_id, "ingest")
+    assert summary["assets"] == 24 and sum(number for (method, _), number in guarded_bucket.asked.items() if method == "GET") > 24
+    texts = [path.read_text(errors="replace") for path in Path(stack.config.root).rglob("*.log")]
+    assert len(texts) > 10 and not any(SECRET in text for text in texts)
 
 
 def test_everything_listens_on_loopback_only(stack: Stack) -> None:
