@@ -1,8 +1,8 @@
 """The whole chain killed at random moments, again and again: after each kill it is run to its end, and nothing may differ or be lost.
 
-Every round starts from an empty root, kills the run's process group after a random time, runs again (with a second kill in a third of
-the rounds), and then compares: the version's digest with that of an undisturbed run, `verify` clean, every asset embedded once,
-one version. The seed decides the moments as shares of an undisturbed run's time.
+Every round starts from an empty root, kills the run's process group after a random time, runs again (up to `--most` kills a round), and
+then compares: the version's digest with that of an undisturbed run, `verify` clean, every asset embedded once, one version. The seed
+decides the moments as shares of an undisturbed run's time. The test suite runs this very script with a dozen kills.
     python benchmarks/kill_chain.py --kills 200 --seed 7
 """
 
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,12 @@ from discovery.config import Config
 from discovery.stages.verify import verify
 from discovery.workspace import open_workspace
 
-PICTURES = 48
-ENVIRONMENT = {"DISCOVERY_DASK__SCHEDULER": "inline", "DISCOVERY_DASK__SHARD_ASSETS": "8"}
+PICTURES, SHARD = 48, 8
+SETTINGS = {"DISCOVERY_DASK__SCHEDULER": "inline", "DISCOVERY_DASK__SHARD_ASSETS": str(SHARD), "PYTHONUNBUFFERED": "1"}
+
+
+class Failed(Exception):
+    """A run ended with an error; the text is its stderr."""
 
 
 def make_pictures(folder: Path) -> Path:
@@ -42,27 +47,29 @@ def make_pictures(folder: Path) -> Path:
     return folder
 
 
-def start(pictures: Path, root: Path) -> subprocess.Popen[str]:
-    """The command a user types, in a process group of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "discovery.cli", "run", str(pictures), "--root", str(root), "--json"]
+def start(source: object, root: object, environ: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """The command a user types, in a process group of its own. environ: more variables. prefix: what starts the command."""
+    command = [*prefix, sys.executable, "-W", "ignore", "-m", "discovery.cli", "run", str(source), "--root", str(root), "--json"]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DISCOVERY_")}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=inherited | SETTINGS | dict(environ or {}),
+        start_new_session=True, cwd=Path(__file__).parents[1],
     )  # fmt: skip
 
 
-def finish(pictures: Path, root: Path) -> dict[str, object]:
-    """Run to the end; its answer."""
-    process = start(pictures, root)
+def finish(source: object, root: object, environ: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> dict[str, object]:
+    """Run to the end; its answer. Raises Failed."""
+    process = start(source, root, environ, prefix)
     out, err = process.communicate(timeout=600)
     if process.returncode:
-        sys.exit(f"A run after a kill failed with exit code {process.returncode}:\n{err}")
+        raise Failed(f"exit code {process.returncode}\n{err}")
     answer: dict[str, object] = json.loads(out)
     return answer
 
 
-def kill_after(seconds: float, pictures: Path, root: Path) -> str:
+def kill_after(seconds: float, source: object, root: object) -> str:
     """Start, kill after so many seconds; the last line of progress, or 'ended' when it was faster."""
-    process = start(pictures, root)
+    process = start(source, root)
     time.sleep(seconds)
     ended = process.poll() is not None
     if not ended:
@@ -72,10 +79,11 @@ def kill_after(seconds: float, pictures: Path, root: Path) -> str:
     return "ended" if ended else (lines[-1].split(":")[0] if lines else "starting")
 
 
-def faults(root: Path, answer: dict[str, object], expected: dict[str, object]) -> list[str]:
+def differences(config: Config, answer: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
     """What is wrong after the last run; empty when nothing is."""
-    wrong = [f"{name}: {answer[name]} instead of {expected[name]}" for name in ("digest", "assets", "rejected", "version") if answer[name] != expected[name]]
-    with open_workspace(Config(root=str(root))) as ws:
+    names = ("digest", "assets", "rejected", "version")
+    wrong = [f"{name}: {answer[name]} instead of {expected[name]}" for name in names if answer[name] != expected[name]]
+    with open_workspace(config) as ws:
         found = verify(ws)
         wrong += [f"verify: corrupt {found.corrupt}, missing {found.missing}"] if found.corrupt or found.missing else []
         embedded = Counter(
@@ -84,7 +92,8 @@ def faults(root: Path, answer: dict[str, object], expected: dict[str, object]) -
             for asset_id in ws.store.read_table(shard, columns=["asset_id"])["asset_id"].to_pylist()
         )
         wrong += [f"embedded twice: {i}" for i, times in embedded.items() if times > 1]
-        wrong += [] if len(ws.catalog.versions()) == 1 else ["more than one version"]
+        wrong += [] if len(embedded) == PICTURES else [f"{len(embedded)} assets embedded instead of {PICTURES}"]
+        wrong += [] if len(ws.catalog.versions()) == 1 else ["not one version"]
     return wrong
 
 
@@ -93,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--most", type=int, default=3, help="kills in a round, at most")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     where: Counter[str] = Counter()
@@ -107,11 +117,14 @@ def main() -> None:
         while kills < options.kills:
             rounds += 1
             root = Path(folder) / f"round-{rounds}"
-            for _ in range(1 if chance.random() < 2 / 3 else 2):
+            for _ in range(chance.randint(1, options.most)):
                 place = kill_after(chance.uniform(0.05, 1.0) * whole, pictures, root)
                 where[place] += 1
                 kills += place != "ended"
-            wrong = faults(root, finish(pictures, root), expected)
+            try:
+                wrong = differences(Config(root=str(root)), finish(pictures, root), expected)
+            except Failed as error:
+                wrong = [f"the run after the kill failed: {error}"]
             failures += [f"round {rounds}: {text}" for text in wrong]
             print(f"round {rounds}, {kills} kills, last while {place}: {'; '.join(wrong) or 'the same'}", flush=True)
             subprocess.run(["rm", "-rf", str(root)], check=True)

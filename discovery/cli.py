@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from discovery import __version__
+from discovery.adapters.files import FULL, translate
 from discovery.config import Config, load_config
 from discovery.errors import ConfigError, DiscoveryError, InvalidInput
 from discovery.workspace import Workspace, open_workspace
@@ -55,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # from a library that writes temporary files, a disk that is full or read-only
+        if error.errno not in {*FULL, errno.EROFS}:
+            raise
+        print(f"discovery: {translate(error, f'Writing {error.filename or tempfile.gettempdir()}')}", file=sys.stderr)
+        return 1
 
 
 class Progress:

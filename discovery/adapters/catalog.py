@@ -7,7 +7,9 @@ versions and their runs are written to its journal before they are entered, so t
 
 from __future__ import annotations
 
+import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,16 +17,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 
 from discovery.adapters.journal import Entry, Journal, Topic, Value
 from discovery.addressing import sha256_hex
-from discovery.errors import CatalogError, ConfigError, UnknownRecord
+from discovery.errors import AccessDenied, CatalogError, ConfigError, DiscoveryError, StorageError, StorageFull, UnknownRecord
 from discovery.types import RECORDS, Record, record_from_json
 
 T = TypeVar("T")
+DISK_FULL = "53100"  # SQLSTATE of PostgreSQL
 ATTEMPTS = 8  # of a transaction that lost against another writer
 QUERY_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -376,9 +380,17 @@ def _lost_a_race(error: DBAPIError) -> bool:
     return isinstance(error, IntegrityError) or "locked" in str(error) or "deadlock" in str(error)
 
 
-def _refusal(error: DBAPIError, engine: Engine) -> CatalogError:
+def _refusal(error: DBAPIError, engine: Engine) -> DiscoveryError:
+    """What the database said, with the next step."""
     place = engine.url.render_as_string(hide_password=True)
-    return CatalogError(f"The catalog {place} refused: {error.orig}. Check catalog.url; `discovery doctor` tries it.")
+    what = str(error.orig)
+    if "disk is full" in what or getattr(error.orig, "sqlstate", None) == DISK_FULL:
+        return StorageFull(f"The catalog {place}: no space left. Nothing half-written is visible; free some space and run again.")
+    if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_IOERR_WRITE":
+        return StorageError(f"The catalog {place} could not be written ({what}): the disk is full, limited or failing. Mend it and run again.")
+    if "readonly database" in what or (engine.dialect.name == "sqlite" and "unable to open" in what):
+        return AccessDenied(f"The catalog {place} cannot be written ({what}). Give the right to write there, or set catalog.url.")
+    return CatalogError(f"The catalog {place} refused: {what}. Check catalog.url; `discovery doctor` tries it.")
 
 
 def _open_engine(url: str) -> Engine:
@@ -391,14 +403,16 @@ def _open_engine(url: str) -> Engine:
         raise ConfigError(f"catalog.url is not usable: {error}. Example: postgresql://user@host/discovery.") from error
     if engine.dialect.name not in ("sqlite", "postgresql"):
         raise ConfigError(f"catalog.url names {engine.dialect.name}; SQLite and PostgreSQL are supported.")
-    if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite" and parsed.database:
+        file = Path(parsed.database)
+        if file.is_file() and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
+            return create_engine(parsed, creator=lambda: _connect_read_only(file))
         try:
-            if parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CatalogError(
-                f"The folder of the catalog {parsed.database} cannot be made: {error}. Choose another root."
-            ) from error
+            raise AccessDenied(f"The folder of the catalog {file} cannot be made: {error}. Choose another root.") from error
+
+    if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
         def _settings(connection: Any, record: Any) -> None:
@@ -411,3 +425,11 @@ def _open_engine(url: str) -> Engine:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # a read that later writes would fail instead of waiting
 
     return engine
+
+
+def _connect_read_only(file: Path) -> sqlite3.Connection:
+    """A database that this process may only read: without a lock, which would have to be written."""
+    log = file.with_name(f"{file.name}-wal")
+    if log.is_file() and log.stat().st_size:
+        raise AccessDenied(f"The catalog {file} was not closed by its last writer. Open it once where it may be written, as with `discovery versions`.")
+    return sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1", uri=True, check_same_thread=False)

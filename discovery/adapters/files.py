@@ -9,23 +9,30 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from discovery.config import S3Config
 from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNotFound, StorageError, StorageFull
 
+T = TypeVar("T")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TEMPORARY = ".tmp-"  # prefix of local files that are being written; no reader sees them, a killed writer may leave one
-PART_BYTES = 16 * 2**20  # of a multipart upload, which anything of two parts or more becomes; S3 wants at least 5 MiB
+PART_BYTES = 16 * 2**20  # of a multipart upload, which a file of two parts or more becomes; S3 wants at least 5 MiB
+PUT_BYTES = 5 * 2**30  # in one request; S3 takes no more
 PARTS = 10_000  # S3 takes no more
 PAGE = 1000  # objects in one answer of a listing; S3 gives no more
-CONFLICTS = 8  # attempts when S3 answers that another conditional write of the same name is under way
+ATTEMPTS = 5  # at a transfer, for each of which botocore makes up to four requests
+PAUSE_S = 0.2  # the first pause at most; each next is twice as long
+PATIENCE_S = 60.0  # no attempt begins later than that after the first
 DENIED_CODES = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403", "AllAccessDisabled"}
 )
@@ -51,7 +58,10 @@ class Files(Protocol):
         ...
 
     def create_from(self, path: str, source: Path) -> bool:
-        """The same from a local file, whose bytes are never all in memory."""
+        """Make an object that is named by its own hash, from a local file, whose bytes are never all in memory; whether it was not there.
+
+        Of several callers at once, more than one may be told that it made it.
+        """
         ...
 
     def stat(self, path: str) -> Entry | None:
@@ -81,7 +91,7 @@ def translate(error: BaseException, what: str) -> DiscoveryError:
     code = str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
     number = getattr(error, "errno", None)
     name = type(error).__name__
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if number in FULL:
         return StorageFull(f"{what}: no space left. Nothing half-written is visible; free some space and run again.")
     if isinstance(error, PermissionError) or code in DENIED_CODES or number == errno.EROFS:
         return AccessDenied(
@@ -113,6 +123,21 @@ def translated(what: str, passing: type[OSError] | tuple[()] = ()) -> Iterator[N
         if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec"):
             raise translate(error, what) from error
         raise
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """The result of `work`; a StorageError that may pass is tried again after growing pauses. Only for what may be done twice.
+
+    botocore repeats requests that were refused, but neither those whose body breaks off nor those that meet another conditional write
+    of the same name.
+    """
+    pauses = wait_random_exponential(multiplier=PAUSE_S, max=10)
+    stop = stop_after_attempt(ATTEMPTS) | stop_after_delay(PATIENCE_S)
+    return Retrying(stop=stop, wait=pauses, retry=retry_if_exception(_may_pass), reraise=True)(work)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and not isinstance(error, (SourceNotFound, AccessDenied, ConfigError, StorageFull))
 
 
 class LocalFiles:
@@ -208,12 +233,19 @@ def _is_temporary(entry: Entry) -> bool:
 
 
 class S3Files:
-    """A prefix of a bucket. Creation is a conditional PUT, or a multipart upload whose completion is conditional."""
+    """A prefix of a bucket. Creation is one conditional PUT, which decides between writers.
+
+    Files go in parts, with a conditional completion. That decides nothing: SeaweedFS 4.48 lets two at once win.
+    """
 
     def __init__(self, filesystem: Any, prefix: str) -> None:
         self.filesystem = filesystem
         self.prefix = prefix.rstrip("/")
         self.bucket, _, self.folder = self.prefix.partition("/")
+
+    def probe(self) -> None:
+        """Raises AccessDenied, SourceNotFound or StorageError when nothing can be listed there."""
+        self._call(f"Opening root s3://{self.prefix}", "list_objects_v2", {"Bucket": self.bucket, "MaxKeys": 1}, passing=())
 
     def _full(self, path: str) -> str:
         return f"{self.prefix}/{path}"
@@ -223,15 +255,25 @@ class S3Files:
 
     def read(self, path: str) -> bytes:
         """All bytes; FileNotFoundError when there is no such object."""
-        with translated(f"Reading {self._full(path)}", FileNotFoundError):
-            return bytes(self.filesystem.cat_file(self._full(path)))
+        full = self._full(path)  # max_concurrency: else s3fs asks for the size first, a second request for every small object
+        return self._try(f"Reading {full}", lambda: bytes(self.filesystem.cat_file(full, max_concurrency=1)), FileNotFoundError)
+
+    def _try(self, what: str, work: Callable[[], T], passing: type[OSError] | tuple[()] = ()) -> T:
+        def once() -> T:
+            with translated(what, passing):
+                return work()
+
+        return patiently(once)
+
+    def _call(self, what: str, operation: str, ask: dict[str, Any], passing: type[OSError] | tuple[()] = FileNotFoundError) -> Any:
+        return self._try(what, lambda: self.filesystem.call_s3(operation, **ask), passing)
 
     def create(self, path: str, data: bytes) -> bool:
         """Make the object unless it exists; whether this call made it."""
-        return self._create(path, lambda full: self.filesystem.pipe_file(full, data, mode="create", **_parts(len(data))))
+        return self._create(path, lambda full: self.filesystem.pipe_file(full, data, mode="create", chunksize=PUT_BYTES))
 
     def create_from(self, path: str, source: Path) -> bool:
-        """The same from a local file; four parts of it are in memory at once."""
+        """The same of a local file, named by its hash; four parts of it are in memory at once."""
         with translated(f"Reading {source}"):
             parts = _parts(source.stat().st_size)
         return self._create(path, lambda full: self.filesystem.put_file(str(source), full, mode="create", **parts))
@@ -240,76 +282,74 @@ class S3Files:
         full = self._full(path)
         if self.stat(path) is not None:  # most often so when a run is repeated; it spares sending the bytes
             return False
-        with translated(f"Writing {full}"):
-            for attempt in range(CONFLICTS):
-                try:
-                    upload(full)
-                    return True
-                except Exception as error:
-                    if _already_exists(error):
-                        return False
-                    if "ConditionalRequestConflict" not in repr(error) + repr(error.__cause__) or attempt == CONFLICTS - 1:
-                        raise
-                    time.sleep(0.05 * 2**attempt)
-        raise AssertionError("unreachable")
+
+        def once() -> bool:
+            try:
+                upload(full)
+            except Exception as error:
+                if _already_exists(error):
+                    return False  # or this call made it and the answer was lost: the bytes are the same, or the caller compares
+                raise
+            return True
+
+        return self._try(f"Writing {full}", once)
 
     def stat(self, path: str) -> Entry | None:
         """The object without its bytes, or None when there is none; one request."""
-        with translated(f"Looking at {self._full(path)}"):
-            try:
-                head = self.filesystem.call_s3("head_object", Bucket=self.bucket, Key=self._key(path))
-            except FileNotFoundError:
-                return None
-            return Entry(path, int(head["ContentLength"]), head["LastModified"].timestamp())
+        ask = {"Bucket": self.bucket, "Key": self._key(path)}
+        try:
+            head = self._call(f"Looking at {self._full(path)}", "head_object", ask)
+        except FileNotFoundError:
+            return None
+        return Entry(path, int(head["ContentLength"]), head["LastModified"].timestamp())
 
     def walk(self, prefix: str) -> Iterator[Entry]:
         """Every object below a folder, in order of path, one page of the listing in memory."""
         top = self._key(prefix).rstrip("/") + "/"
         ask: dict[str, Any] = {"Bucket": self.bucket, "Prefix": "" if top == "/" else top, "MaxKeys": PAGE}
-        with translated(f"Listing {self._full(prefix)}"):
-            while True:
-                page = self.filesystem.call_s3("list_objects_v2", **ask)
-                for found in page.get("Contents", ()):
-                    yield Entry(found["Key"].removeprefix(self._key("")), int(found["Size"]), found["LastModified"].timestamp())
-                if not page.get("IsTruncated"):
-                    return
-                ask["ContinuationToken"] = page["NextContinuationToken"]
+        while True:
+            page = self._call(f"Listing {self._full(prefix)}", "list_objects_v2", ask, passing=())
+            for found in page.get("Contents", ()):
+                yield Entry(found["Key"].removeprefix(self._key("")), int(found["Size"]), found["LastModified"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            ask["ContinuationToken"] = page["NextContinuationToken"]
 
     def renew(self, path: str) -> bool:
         """Set the time of the last change to now, by a copy onto itself; False when there is no such object."""
-        with translated(f"Renewing {self._full(path)}"):
-            try:
-                self.filesystem.cp_file(self._full(path), self._full(path), MetadataDirective="REPLACE")
-            except FileNotFoundError:
-                return False
+        full = self._full(path)
+        try:
+            self._try(f"Renewing {full}", lambda: self.filesystem.cp_file(full, full, MetadataDirective="REPLACE"), FileNotFoundError)
+        except FileNotFoundError:
+            return False
         return True
 
     def remove(self, path: str) -> None:
         """Delete; nothing happens when it is gone already."""
-        with translated(f"Removing {self._full(path)}"):
-            try:
-                self.filesystem.rm_file(self._full(path))
-            except FileNotFoundError:
-                return
+        with suppress(FileNotFoundError):
+            self._try(f"Removing {self._full(path)}", lambda: self.filesystem.rm_file(self._full(path)), FileNotFoundError)
 
     def drop_unfinished(self, before: float, *, dry_run: bool = False) -> list[Entry]:
         """Abort the multipart uploads that were begun before a POSIX time; what they were, their sizes unknown and so 0."""
         ask: dict[str, str] = {"Bucket": self.bucket, "Prefix": self._key("")}
         left: list[Entry] = []
-        with translated(f"Listing uploads to {self.prefix}"):
-            while True:
-                page = self.filesystem.call_s3("list_multipart_uploads", **ask)
-                for found in page.get("Uploads", ()):
-                    entry = Entry(found["Key"].removeprefix(self._key("")), 0, found["Initiated"].timestamp())
-                    if entry.changed >= before or not found["Key"].startswith(self._key("")):
-                        continue
-                    left.append(entry)
-                    if not dry_run:
-                        upload = {"Bucket": self.bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
-                        self.filesystem.call_s3("abort_multipart_upload", **upload)
-                if not page.get("IsTruncated"):
-                    return left
-                ask |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        while True:
+            page = self._call(f"Listing uploads to {self.prefix}", "list_multipart_uploads", ask, passing=())
+            for found in page.get("Uploads", ()):
+                entry = Entry(found["Key"].removeprefix(self._key("")), 0, found["Initiated"].timestamp())
+                if entry.changed >= before or not found["Key"].startswith(self._key("")):
+                    continue
+                left.append(entry)
+                if not dry_run:
+                    self._abort(found["Key"], found["UploadId"])
+            if not page.get("IsTruncated"):
+                return left
+            ask |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def _abort(self, key: str, upload_id: str) -> None:
+        upload = {"Bucket": self.bucket, "Key": key, "UploadId": upload_id}
+        with suppress(FileNotFoundError):  # aborted before, and the answer was lost
+            self._call(f"Aborting an upload to {key}", "abort_multipart_upload", upload)
 
 
 def _parts(size_bytes: int) -> dict[str, int]:
@@ -343,7 +383,26 @@ def open_filesystem(uri: str, s3: S3Config) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(uri, **options)
     if uri.startswith("s3://"):
         filesystem.retries = 1  # botocore tries again already; s3fs on top of it would wait for a dead server five times as long
+        if filesystem.session is None:  # not connected yet
+            filesystem.session = _session(filesystem.kwargs)
     return filesystem, path
+
+
+def _session(options: Mapping[str, Any]) -> Any:
+    """The session s3fs would make, with a faster reader of times: dateutil's takes over half of what a listing costs here."""
+    from aiobotocore.session import AioSession
+    from botocore.parsers import DEFAULT_TIMESTAMP_PARSER
+
+    def read_time(text: Any) -> datetime:
+        if isinstance(text, str) and text.endswith("Z"):
+            with suppress(ValueError):
+                return datetime.fromisoformat(text)
+        found: datetime = DEFAULT_TIMESTAMP_PARSER(text)
+        return found
+
+    session = AioSession(**options)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_time)
+    return session
 
 
 def _credentials(s3: S3Config) -> dict[str, str]:
@@ -376,9 +435,9 @@ def open_files(root: str, s3: S3Config) -> Files:
     filesystem, path = open_filesystem(root, s3)
     if not root.startswith("s3://"):
         raise ConfigError(f"Root {root} is neither a folder nor s3://bucket/prefix. Other stores cannot create a file exclusively.")
-    with translated(f"Opening root {root}"):
-        filesystem.call_s3("list_objects_v2", Bucket=path.split("/")[0], MaxKeys=1)
-    return S3Files(filesystem, path)
+    files = S3Files(filesystem, path)
+    files.probe()
+    return files
 
 
 def make_bucket(root: str, s3: S3Config) -> str:

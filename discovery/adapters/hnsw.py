@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from discovery.adapters.files import translated
 from discovery.config import IndexConfig
 from discovery.errors import CorruptArtifact, InvalidInput, StorageFull
 
@@ -67,7 +68,7 @@ class HnswSegment:
         low, high = file_size(self.elements, self.dim, self._index.M)
         if not low <= len(data) <= high:
             raise StorageFull(
-                f"hnswlib wrote {len(data)} bytes of at least {low} to {tempfile.gettempdir()}. Free some space there."
+                f"hnswlib wrote {len(data):,} bytes of at least {low:,} to {tempfile.gettempdir()}: no space left. Free some there and run again."
             )
         return data
 
@@ -85,7 +86,8 @@ class HnswSegment:
         index = hnswlib.Index(space=SPACE, dim=dim)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "segment.bin")
-            path.write_bytes(data)
+            with translated(f"Writing {path}"):
+                path.write_bytes(data)
             try:
                 index.load_index(str(path), max_elements=n)
             except RuntimeError as error:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from discovery import schemas
 from discovery.adapters.archives import SUFFIXES as ARCHIVE_SUFFIXES
+from discovery.adapters.files import translated
 from discovery.adapters.sources import Listed
 from discovery.adapters.videos import SUFFIXES as VIDEO_SUFFIXES
 from discovery.errors import StorageError, StorageFull
@@ -242,7 +243,7 @@ class IngestTables:
     def write_manifest(self) -> Path:
         """The rows that were counted, as one Parquet file sorted by source_uri (then asset_id: an archive may hold a name twice); equal rows give equal bytes."""
         path = self._folder / "manifest.parquet"
-        with pq.ParquetWriter(path, schemas.MANIFEST, compression="zstd", write_statistics=True) as writer:
+        with translated(f"Writing {path}"), pq.ParquetWriter(path, schemas.MANIFEST, compression="zstd", write_statistics=True) as writer:
             waiting: list[pa.RecordBatch] = []
             for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri, asset_id, reason"):
                 waiting.append(batch)

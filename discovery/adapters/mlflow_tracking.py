@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from discovery.adapters.embedded import made_whole
-from discovery.errors import TrackingError
+from discovery.errors import DiscoveryError, StorageFull, TrackingError
 
 T = TypeVar("T")
 ATTEMPTS = 4  # the first logging of one dataset from parallel runs can answer 400 "UNIQUE constraint"
@@ -79,10 +79,20 @@ def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path)
         client.set_terminated(unfinished, "FINISHED")
         return str(unfinished), experiment_id
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(
-            f"MLflow at {_without_password(tracking_uri)} did not take the run: {type(error).__name__}: {str(error)[:300]}. "
-            "The result is committed and nothing is lost: start MLflow and run the same command again to publish it."
-        ) from error
+        raise _refusal(error, tracking_uri) from error
+
+
+def _refusal(error: Exception, tracking_uri: str) -> DiscoveryError:
+    """What a person reads; the statement that failed, which SQLAlchemy adds in further lines, is left out."""
+    place = _without_password(tracking_uri)
+    if "disk is full" in str(error):
+        return StorageFull(f"MLflow at {place}: no space left. The result is committed; free some space and run the same command again to publish it.")
+    first = (str(error).splitlines() or [""])[0][:300]
+    start = "" if tracking_uri.startswith(SQLITE) else "start MLflow and "
+    return TrackingError(
+        f"MLflow at {place} did not take the run: {type(error).__name__}: {first}. "
+        f"The result is committed and nothing is lost: {start}run the same command again to publish it."
+    )
 
 
 def create_embedded(tracking_uri: str, artifacts: str) -> None:

@@ -7,26 +7,25 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from discovery.adapters.files import is_local, local_path, open_filesystem, translated
+from discovery.adapters.files import is_local, local_path, open_filesystem, patiently, translated
 from discovery.adapters.lists import Entry, list_kind, read_list
 from discovery.config import S3Config
-from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNotFound, StorageError
+from discovery.errors import DiscoveryError, SourceNotFound, StorageError
 
 T = TypeVar("T")
 GLOB_CHARACTERS = frozenset("*?[")
-READ_ATTEMPTS = 4
 LOOKS = 16  # objects of a list looked at once
 PAGE = 10_000
 
@@ -92,7 +91,7 @@ def read_object(uri: str, s3: S3Config, size_bytes: int | None = None) -> bytes:
         _check_length(uri, len(data), size_bytes)
         return data
 
-    return _patiently(uri, read)
+    return read() if is_local(uri) else patiently(read)
 
 
 @contextmanager
@@ -115,7 +114,7 @@ def local_copy(uri: str, s3: S3Config, folder: Path, size_bytes: int | None = No
         _check_length(uri, copy.stat().st_size, size_bytes)
 
     try:
-        _patiently(uri, fetch)
+        patiently(fetch)
         yield copy
     finally:
         copy.unlink(missing_ok=True)
@@ -124,13 +123,6 @@ def local_copy(uri: str, s3: S3Config, folder: Path, size_bytes: int | None = No
 def _check_length(uri: str, found: int, listed: int | None) -> None:
     if listed is not None and found != listed:
         raise StorageError(f"Reading {uri}: {found:,} bytes came and {listed:,} were listed; cut off, or being written.")
-
-
-def _patiently(uri: str, read: Callable[[], T]) -> T:
-    """Try again after growing pauses what may pass; a file of this machine is tried once."""
-    attempts = 1 if is_local(uri) else READ_ATTEMPTS
-    pauses = wait_random_exponential(multiplier=0.2, max=10)
-    return Retrying(stop=stop_after_attempt(attempts), wait=pauses, retry=retry_if_exception(_may_pass), reraise=True)(read)
 
 
 def folder_of(uri: str) -> str:
@@ -154,10 +146,6 @@ def batches(listed: Iterable[Listed], size: int) -> Iterator[list[Listed]]:
             batch = []
     if batch:
         yield batch
-
-
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and not isinstance(error, (SourceNotFound, AccessDenied, ConfigError))
 
 
 def _list_local(uri: str, excluded: Path | None) -> Iterator[Listed]:
@@ -192,14 +180,18 @@ def _look(entry: Entry, s3: S3Config) -> Listed:
     if entry.size_bytes is not None:
         return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag, attributes=entry.attributes)
     try:
-        with translated(f"Looking at {entry.uri}"):
-            filesystem, path = open_filesystem(entry.uri, s3)
-            info = filesystem.info(path)
+        info = patiently(partial(_info, entry.uri, s3))
         if info.get("size") is None:
             raise StorageError("its server does not tell its size")
     except DiscoveryError as error:
         return Listed(entry.uri, 0, "", problem=str(error), attributes=entry.attributes)
     return _described(entry.uri, info)._replace(attributes=entry.attributes)
+
+
+def _info(uri: str, s3: S3Config) -> dict[str, Any]:
+    with translated(f"Looking at {uri}"):
+        filesystem, path = open_filesystem(uri, s3)
+        return dict(filesystem.info(path))
 
 
 def _walk(top: str, excluded: str) -> Iterator[Listed]:
@@ -273,14 +265,18 @@ def _described(uri: str, info: dict[str, Any]) -> Listed:
 def _s3_pages(filesystem: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The object of that name, if there is one, and all below it, a page (1,000) at a time: s3fs's own `find` holds them all."""
     bucket, _, key = path.rstrip("/").partition("/")
+
+    def listed(ask: dict[str, Any]) -> dict[str, Any]:
+        with translated(f"Listing s3://{path}"):
+            return dict(filesystem.call_s3("list_objects_v2", Bucket=bucket, **ask))
+
     if key:
-        first = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+        first = patiently(lambda: listed({"Prefix": key, "MaxKeys": 1})).get("Contents", [])
         yield from ((f"{bucket}/{key}", info) for info in first if info["Key"] == key)
-    below = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}  # photos2/ is not in photos
-    token: dict[str, str] = {}
+    ask = {"Prefix": f"{key}/" if key else ""}  # photos2/ is not in photos
     while True:
-        page = filesystem.call_s3("list_objects_v2", **below, **token)
+        page = patiently(partial(listed, ask))
         yield from ((f"{bucket}/{info['Key']}", info) for info in page.get("Contents", ()))
         if not page.get("IsTruncated"):
             return
-        token = {"ContinuationToken": page["NextContinuationToken"]}
+        ask["ContinuationToken"] = page["NextContinuationToken"]

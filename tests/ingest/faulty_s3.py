@@ -19,9 +19,9 @@ DENIED = b"<?xml version='1.0'?><Error><Code>InvalidAccessKeyId</Code><Message>T
 
 @dataclass
 class FaultyS3:
-    """`fault(method, path, nth)` names what happens to the nth request of that method and path: '', 'throttle', 'error', 'cut', 'stall', 'reset'.
+    """`fault(method, path, nth)` names what happens to the nth request of that method and path: '', 'throttle', 'error', 'cut', 'stall', 'reset', 'lost'.
 
-    signed_by: the one access key that is let through, since moto takes any.
+    lost: it is done, and the answer does not come. signed_by: the one access key that is let through, since moto takes any.
     """
 
     upstream: str
@@ -58,6 +58,9 @@ class FaultyS3:
                 answer = upstream.getresponse()
                 data = answer.read()
                 upstream.close()
+                if kind == "lost":
+                    self.close_connection = True
+                    return self.connection.close()
                 self.answer(answer.status, dict(answer.getheaders()), data, len(data) // 2 if kind == "cut" else None)
 
             def answer(self, status: int, headers: dict[str, str], data: bytes, cut: int | None = None) -> None:

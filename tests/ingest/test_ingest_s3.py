@@ -105,7 +105,7 @@ def test_a_server_that_dies_ends_the_run_and_what_was_read_is_kept(
     bucket: s3fs.S3FileSystem, proxy: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "GIVE_UP_AFTER", 4)
-    monkeypatch.setattr("discovery.adapters.sources.READ_ATTEMPTS", 1)
+    monkeypatch.setattr("discovery.adapters.files.ATTEMPTS", 1)
     proxy.fault = lambda method, path, nth: "reset" if is_picture(path) and int(path[-6:-4]) >= 6 else ""
     with workspace(tmp_path / "root", proxy.url) as ws:
         with pytest.raises(StorageError, match=r"The last 4 objects could not be read.*run again"):

@@ -24,7 +24,8 @@ from discovery.stages.ingest import ingest
 from discovery.stages.maintain import maintain
 from discovery.stages.score import top_novel
 from discovery.stages.search import search
-from discovery.stages.verify import sweep, verify
+from discovery.stages.sweep import sweep
+from discovery.stages.verify import verify
 from discovery.workspace import Workspace, open_workspace
 
 DISTINCT, COPIES, NEAR, BROKEN, BLANK = 60, 3, 3, 2, 1
