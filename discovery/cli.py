@@ -241,6 +241,9 @@ def _embed(options: argparse.Namespace, ws: Workspace) -> Answer:
         "embedded": computed,
         "reused": ws.tally["embed_shard.reused"],
         "images_per_s": round(computed / seconds, 2) if computed else 0.0,
+        "worker_seconds": {
+            name: ws.tally[f"embed_shard.{name}_ms"] / 1000 for name in ("read", "decode", "wait", "encode", "write", "total")
+        },
     }
 
 

@@ -94,22 +94,28 @@ class CheckConfig(Section):
 class EncoderConfig(Section):
     """Which model turns a picture into a vector."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"device", "threads"})
+    speed_only: ClassVar[frozenset[str]] = frozenset({"batch_size", "precision", "device", "threads"})
     name: str = Field("default", description="'default' (packaged lite0) or any timm model name")
     weights: str = Field("", description="file or URI of a safetensors or state-dict file; empty: timm's own for the name")
-    batch_size: int = Field(32, ge=1, description="pictures in a forward pass; part of identity, since it moves last bits")
+    pooling: Literal["model", "cls", "mean", "gem"] = Field("model", description="how the features of places become one: 'model' (its own), 'cls', 'mean' or 'gem'")
+    views: Literal["centre", "flip", "three_crops", "three_crops_flip"] = Field("centre", description="what of a picture is looked at; each view is a forward pass, the vector is their mean")
+    batch_size: int = Field(0, ge=0, description="pictures in a forward pass; 0: 16 on a CPU, what fits on a GPU")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="'auto': the fastest that keeps the vectors of the probe pictures")
     device: str = Field("auto", description="'auto', 'cpu' or 'cuda'")
-    threads: int = Field(1, ge=1, description="torch threads in each worker")
+    threads: int = Field(0, ge=0, description="torch threads in each worker; 0: its share of the cores")
 
 
 class DaskConfig(Section):
     """Where shards of work run."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"scheduler", "workers", "shard_assets", "timeout_s"})
+    speed_only: ClassVar[frozenset[str]] = frozenset({"scheduler", "workers", "shard_assets", "timeout_s", "reconnect_s", "read_threads", "decode_threads"})
     scheduler: str = Field("", description="tcp://host:port; empty starts a local cluster; 'inline' uses this process")
-    workers: int = Field(0, ge=0, description="local worker processes; 0: one per core")
-    shard_assets: int = Field(128, ge=1, description="assets in one unit of work")
+    workers: int = Field(0, ge=0, description="local worker processes; 0: one a GPU, or one a core where there is none")
+    shard_assets: int = Field(0, ge=0, description="assets in one unit of work; 0: eight units a worker, of 64 to 8,192")
     timeout_s: float = Field(20.0, gt=0, description="seconds to wait for a scheduler and its first worker")
+    read_threads: int = Field(8, ge=1, description="objects that a worker reads at once")
+    decode_threads: int = Field(0, ge=0, description="pictures that a worker decodes at once; 0: its share of the cores")
+    reconnect_s: float = Field(120.0, ge=0, description="seconds to wait for a scheduler that was lost to come back")
 
 
 class DedupeConfig(Section):

@@ -160,12 +160,24 @@ class MeasureShard(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingShard(Record):
-    """Vectors of a few assets by one encoder (`producer` is its encoder_id), one row each."""
+    """Vectors of a few assets by one encoder (`producer` is its encoder_id), one row each.
+
+    runtime: how they were computed (device, precision, batch size). The seconds say where the worker's time went: read_s and
+    decode_s of all its threads together; wait_s for pictures that were not decoded yet; encode_s with the copies to and from the
+    device; write_s of the shard's file; total_s from the first to the last of it.
+    """
 
     stage: ClassVar[str] = "embed_shard"
     producer: str
     dim: int
     assets: int
+    runtime: str = ""
+    read_s: float = 0.0
+    decode_s: float = 0.0
+    wait_s: float = 0.0
+    encode_s: float = 0.0
+    write_s: float = 0.0
+    total_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

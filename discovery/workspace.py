@@ -81,9 +81,10 @@ def open_workspace(
 
     store = Store(config.root, config.s3, leased=True)
     catalog = Catalog(config.catalog_url, store.journal)
-    dask_map = LazyDaskMap(config.dask, report or (lambda message: None)) if map_shards is None else None
+    tell = report or (lambda message: None)
+    dask_map = LazyDaskMap(config.dask, tell, uses_gpus=config.encoder.device != "cpu") if map_shards is None else None
     try:
-        yield Workspace(config, store, catalog, map_shards or dask_map, report=report or (lambda message: None))  # type: ignore[arg-type]
+        yield Workspace(config, store, catalog, map_shards or dask_map, report=tell)  # type: ignore[arg-type]
     finally:
         if dask_map is not None:
             dask_map.close()

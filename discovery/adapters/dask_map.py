@@ -2,59 +2,69 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from discovery.adapters.cores import available_cores
 from discovery.config import DaskConfig
 from discovery.errors import DiscoveryError, SchedulerUnreachable
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client, Future, SpecCluster
 
 T = TypeVar("T")
 R = TypeVar("R")
 INLINE = "inline"
+IN_FLIGHT = 3  # units a worker thread: one it works on, one that waits for it, one that may be stolen
+COUNT_WORKERS_S = 5.0  # how old the count of workers may be
+LOSSES = 3  # of the scheduler without a result between them
+NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")  # one folder a GPU
 
 
 class LazyDaskMap:
-    """`map_shards` on Dask; connects on first use, so that a run with nothing to compute starts no process."""
+    """`map_shards` on Dask; connects on first use, so that a run with nothing to compute starts no process.
 
-    def __init__(self, config: DaskConfig, report: Callable[[str], None]) -> None:
+    The scheduler is given a few units a worker at a time, so that neither its memory nor that of this process grows with the number
+    of units. uses_gpus: whether local workers should be one a GPU, where there are any.
+    """
+
+    def __init__(self, config: DaskConfig, report: Callable[[str], None], *, uses_gpus: bool = True) -> None:
         self.config = config
         self.report = report
+        self.uses_gpus = uses_gpus
         self._client: Client | None = None
-        self._cluster: LocalCluster | None = None
+        self._cluster: SpecCluster | None = None
 
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T], /) -> Iterator[R]:
-        """Results as they finish, in any order. An error of one task is raised once those before it were yielded.
+        """Results as they finish, in any order; `tasks` is consumed as there is room for more. The first error of a task is raised.
 
-        Raises SchedulerUnreachable when the scheduler does not answer, has no worker in time, or loses them all.
+        A scheduler that goes away is waited for (`dask.reconnect_s`), and what it had is given to it again; a worker's death costs
+        the unit it was at. Raises SchedulerUnreachable: no answer, no worker in time, or one unit that ends every worker.
         """
-        units = list(tasks)
-        if not units:
+        units = iter(tasks)
+        if (first := next(units, None)) is None:
             return
-        if self.config.scheduler == INLINE or (not self.config.scheduler and _inside_airflow_task()):
+        if self._is_inline:
+            yield function(first)
             yield from map(function, units)
             return
-        from distributed import as_completed
-        from distributed.exceptions import TimeoutError as DaskTimeoutError
-        from distributed.scheduler import KilledWorker
+        second = next(units, None)
+        if second is None and not self.config.scheduler and self._client is None:
+            yield function(first)  # one unit gains nothing from processes that have yet to start
+            return
+        yield from self._spread(function, itertools.chain([first] if second is None else [first, second], units))
 
-        client = self._connect()
-        futures = [client.submit(function, unit, pure=False, retries=1) for unit in units]
-        try:
-            for future in as_completed(futures, loop=client.loop):
-                yield future.result()
-        except DiscoveryError:
-            raise
-        except (KilledWorker, OSError, DaskTimeoutError) as error:
-            raise SchedulerUnreachable(
-                f"Work on the Dask cluster at {client.scheduler.address if client.scheduler else self.config.scheduler} was lost: "
-                f"{type(error).__name__}: {error}. Finished shards are kept: check the workers and run again."
-            ) from error
-        finally:
-            client.cancel([future for future in futures if not future.done()])
+    def width(self, units: int) -> int:
+        """Workers that `units` would be spread over: 1 in this process. Connects to a scheduler that is named."""
+        if self._is_inline or units <= 1:
+            return 1
+        if not self.config.scheduler and self._client is None:
+            return self._local_workers()
+        return max(1, int(sum(self._connect().nthreads().values())))
 
     def close(self) -> None:
         """Disconnect, and end the local cluster if this map started one."""
@@ -64,19 +74,103 @@ class LazyDaskMap:
             self._cluster.close()
         self._client = self._cluster = None
 
+    @property
+    def _is_inline(self) -> bool:
+        return self.config.scheduler == INLINE or (not self.config.scheduler and _inside_airflow_task())
+
+    def _spread(self, function: Callable[[T], R], units: Iterator[T]) -> Iterator[R]:
+        losses = 0
+        again: list[T] = []
+        while True:
+            lost: list[T] = []
+            for result in self._until_lost(function, itertools.chain(again, units), lost):
+                losses = 0
+                yield result
+            if not lost:
+                return
+            losses += 1
+            self._reconnect(losses)
+            again = lost
+
+    def _until_lost(self, function: Callable[[T], R], units: Iterator[T], lost: list[T]) -> Iterator[R]:
+        """Results until all units are done, or until the scheduler is lost: `lost` then holds the units that it had."""
+        from concurrent.futures import CancelledError
+
+        from distributed import as_completed
+        from distributed.exceptions import TimeoutError as DaskTimeoutError
+        from distributed.scheduler import KilledWorker
+
+        client = self._connect()
+        given: dict[Future, T] = {}
+        finished = as_completed([], loop=client.loop)
+        room, counted = 0, 0.0
+        try:
+            while True:
+                if time.monotonic() - counted > COUNT_WORKERS_S:
+                    room, counted = IN_FLIGHT * max(1, sum(client.nthreads().values())), time.monotonic()
+                while len(given) < room and (unit := next(units, None)) is not None:
+                    future = client.submit(function, unit, pure=False, retries=1)
+                    given[future] = unit
+                    finished.add(future)
+                if not given:
+                    return
+                done = next(finished)
+                try:
+                    result = done.result()
+                except CancelledError:  # the scheduler is gone, and with it all that it had
+                    break
+                del given[done]
+                yield result
+        except DiscoveryError:
+            raise
+        except KilledWorker as error:
+            raise SchedulerUnreachable(
+                f"Work on the Dask cluster at {self._address} was lost: {type(error).__name__}: {error}. "
+                "Finished shards are kept: check the workers' memory and logs, and run again."
+            ) from error
+        except (OSError, DaskTimeoutError):
+            pass  # the connection broke while we asked or submitted
+        finally:
+            if given and client.status == "running":
+                client.cancel(list(given))
+        lost.extend(given.values())
+
+    def _reconnect(self, losses: int) -> None:
+        """Come back to the scheduler that was lost, for `reconnect_s`; what it does not know any more is given to it again."""
+        address = self._address
+        if self._cluster is not None or losses > LOSSES:
+            self.close()
+            raise SchedulerUnreachable(
+                f"The Dask scheduler at {address} was lost. Finished shards are kept: check its memory and logs, and run again."
+            )
+        self.report(f"dask: lost the scheduler at {address}, waiting up to {self.config.reconnect_s:g} s for it")
+        self.close()
+        give_up = time.monotonic() + self.config.reconnect_s
+        while True:
+            try:
+                self._connect()
+                return
+            except SchedulerUnreachable:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(1.0)
+
+    @property
+    def _address(self) -> str:
+        return str(self._cluster.scheduler_address if self._cluster is not None else self.config.scheduler)
+
+    def _local_workers(self) -> int:
+        return self.config.workers or (self.uses_gpus and len(visible_gpus())) or available_cores()
+
     def _connect(self) -> Client:
         if self._client is not None:
             return self._client
-        from distributed import Client, LocalCluster
+        from distributed import Client
 
         address = self.config.scheduler
         if not address:
-            workers = self.config.workers or os.cpu_count() or 1
-            self.report(f"dask: starting {workers} local worker processes")
-            self._cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1",
-                silence_logs=40,
-            )  # fmt: skip
+            self.report(f"dask: starting {self._local_workers()} local worker processes")
+            self._cluster = local_cluster(self._local_workers(), visible_gpus() if self.uses_gpus else [])
         try:
             self._client = Client(self._cluster or address, timeout=self.config.timeout_s, set_as_default=False)
             self._client.wait_for_workers(1, timeout=self.config.timeout_s)
@@ -87,6 +181,30 @@ class LazyDaskMap:
                 f"({error}). Start one (`dask scheduler`, `dask worker tcp://…`), or leave dask.scheduler empty to work locally."
             ) from error
         return self._client
+
+
+def local_cluster(workers: int, gpus: list[str]) -> SpecCluster:
+    """Worker processes of one thread on loopback, each with its share of the cores, and of the GPUs one each, round robin."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    threads = str(max(1, available_cores() // workers))
+    specs = {}
+    for number in range(workers):
+        environment = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        options = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "silence_logs": 40, "env": environment}
+        specs[number] = {"cls": Nanny, "options": options}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}}
+    return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=40)
+
+
+def visible_gpus(folder: Path = NVIDIA_GPUS) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may be for one GPU each, found without starting CUDA here, which would cost its memory."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name.strip() for name in allowed.split(",") if name.strip() not in ("", "-1")]
+    return [str(number) for number in range(len(list(folder.iterdir())))] if folder.is_dir() else []
 
 
 def _inside_airflow_task() -> bool:

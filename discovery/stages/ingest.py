@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import threading
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from discovery import schemas
 from discovery.adapters.archives import Member, archive_kind, member_uri, members
+from discovery.adapters.cores import available_cores
 from discovery.adapters.decoder_pool import DecodeLimits, DecoderPool
 from discovery.adapters.files import is_local, local_path, translated
 from discovery.adapters.ingest_tables import Counts, IngestTables
@@ -155,7 +155,7 @@ def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Wor
     rows: list[Row] = []
     done, failed, kept_at, said_at = 0, 0, time.monotonic(), time.monotonic()
 
-    processes = settings.decoders or os.cpu_count() or 1
+    processes = settings.decoders or available_cores()
     with DecoderPool(processes, limits) as decoders, ThreadPoolExecutor(2 * processes) as inside, _scratch(ws) as folder:
         copies = _ByteBudget(max(settings.max_archive_bytes, ws.config.video.max_bytes))
         reader = _Reader(ws, decoders, _ByteBudget(settings.max_bytes), copies, inside, folder)

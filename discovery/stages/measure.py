@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 from discovery import schemas
+from discovery.adapters.cores import share_of_cores
 from discovery.adapters.decode import decode, shrink
+from discovery.adapters.read_ahead import ReadAhead
 from discovery.adapters.storage import table_to_parquet
 from discovery.addressing import content_id
 from discovery.core.measures import MEASURES, luma_thumbnail, measure_image
@@ -33,7 +35,17 @@ def measure_shard(task: ShardTask) -> MeasureShard:
     store = worker_store(task.config.root, task.config.s3)
     if (found := store.load_record(MeasureShard, task.key)) is not None:
         return found
-    rows = [measure_asset(asset_id, read_asset(store, asset_id, uri)) for asset_id, uri in task.assets]
+    rows: list[dict[str, object]] = [{}] * len(task.assets)
+
+    def measure_row(row: int, data: bytes) -> None:
+        rows[row] = measure_asset(task.assets[row][0], data)
+
+    threads = task.config.dask.decode_threads or share_of_cores()
+    with ReadAhead(
+        lambda row: read_asset(store, *task.assets[row]), measure_row, len(rows), task.config.dask.read_threads, threads
+    ) as ahead:
+        ahead.allow(len(rows))
+        ahead.wait_until(len(rows))
     table = pa.Table.from_pylist(rows, schema=schemas.measures(sorted(MEASURES)))
     file = store.put_file(MeasureShard.stage, task.key, "table", table_to_parquet(table), ".parquet", len(rows))
     return store.commit(

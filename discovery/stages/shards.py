@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +20,9 @@ from discovery.config import Config, S3Config
 from discovery.errors import CorruptArtifact
 from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, MeasureShard, Record
 from discovery.workspace import Workspace
+
+SHARDS_A_WORKER = 8  # so that the last ones end together, whatever the workers' speeds
+SMALLEST_SHARD, LARGEST_SHARD = 64, 8192  # assets: the larger one's vectors of 1,280 dimensions are 42 MB
 
 Shard = MeasureShard | EmbeddingShard
 ShardT = TypeVar("ShardT", MeasureShard, EmbeddingShard)
@@ -68,27 +73,45 @@ def fill_missing(
     """Shards that together hold a row for every needed asset; only what no shard has yet is computed.
 
     kind: the record class. producer: what computes a row (encoder_id, measures id). needed: asset_id to source URI. run: a
-    module-level function that makes and commits one shard. Tally: <stage>.computed and <stage>.reused, in assets.
+    module-level function that makes and commits one shard. Tally: <stage>.computed and <stage>.reused, in assets;
+    <stage>.<name>_ms for each field <name>_s of the shards that were computed.
     """
     holder = holders(kind, producer, ws)
     missing = sorted(set(needed) - set(holder))
     ws.tally[f"{kind.stage}.reused"] += len(needed) - len(missing)
-    size = ws.config.dask.shard_assets
-    tasks = []
-    for start in range(0, len(missing), size):
-        ids = missing[start : start + size]
-        key = stage_key(kind.stage, kind.version, {"producer": producer}, ids)
-        tasks.append(ShardTask(ws.config, key, producer, tuple((i, needed[i]) for i in ids), ws.clock()))
-    if tasks:
-        ws.report(f"{kind.stage}: {len(missing):,} assets in {len(tasks)} shards, {len(needed) - len(missing):,} known")
+    if not missing:
+        return _used(holder, needed)
+    width = getattr(ws.map_shards, "width", lambda units: 1)(-(-len(missing) // SMALLEST_SHARD))
+    size = ws.config.dask.shard_assets or max(SMALLEST_SHARD, min(LARGEST_SHARD, -(-len(missing) // (SHARDS_A_WORKER * width))))
+    created_at = ws.clock()
+
+    def tasks() -> Iterator[ShardTask]:
+        for start in range(0, len(missing), size):
+            ids = missing[start : start + size]
+            key = stage_key(kind.stage, kind.version, {"producer": producer}, ids)
+            yield ShardTask(ws.config, key, producer, tuple((i, needed[i]) for i in ids), created_at)
+
+    shards = -(-len(missing) // size)
+    ws.report(f"{kind.stage}: {len(missing):,} assets in {shards:,} shards, {len(needed) - len(missing):,} known")
     done = 0
-    for shard in ws.map_shards(run, tasks):
+    started = time.perf_counter()
+    for shard in ws.map_shards(run, tasks()):
         ws.catalog.add_record(shard)
         ids = ws.store.read_table(shard, columns=["asset_id"])["asset_id"].to_pylist()
         holder.update((asset_id, shard) for asset_id in ids)
         done += len(ids)
         ws.tally[f"{kind.stage}.computed"] += len(ids)
-        ws.report(f"{kind.stage}: {done:,} of {len(missing):,}")
+        for field in dataclasses.fields(shard):
+            if field.name.endswith("_s"):
+                ws.tally[f"{kind.stage}.{field.name.removesuffix('_s')}_ms"] += round(1000 * getattr(shard, field.name))
+        rate = done / (time.perf_counter() - started)
+        left = f", {(len(missing) - done) / rate:,.0f} s left" if done < len(missing) else ""
+        ws.report(f"{kind.stage}: {done:,} of {len(missing):,}, {rate:,.1f} a second{left}")
+    return _used(holder, needed)
+
+
+def _used(holder: dict[str, ShardT], needed: dict[str, str]) -> list[ShardT]:
+    """The shards that hold the needed assets, by id."""
     used = {holder[asset_id].id: holder[asset_id] for asset_id in needed}
     return [used[key] for key in sorted(used)]
 

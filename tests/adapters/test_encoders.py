@@ -1,14 +1,11 @@
-"""Encoders are named by weights and preprocessing, a vector does not depend on its batch; a scheduler that is not there is said."""
-
-import time
+"""Encoders are named by weights and preprocessing, and a vector does not depend on its batch."""
 
 import numpy as np
 import pytest
 
-from discovery.adapters.dask_map import LazyDaskMap
 from discovery.adapters.encoders import encode_pictures, load_encoder
-from discovery.config import DaskConfig, EncoderConfig, S3Config
-from discovery.errors import EncoderNotFound, SchedulerUnreachable
+from discovery.config import EncoderConfig, S3Config
+from discovery.errors import EncoderNotFound
 
 TINY = "test_efficientnet"
 
@@ -87,27 +84,11 @@ def test_weights_from_a_file_make_an_encoder_of_another_name_and_misfits_are_ref
         load_encoder(EncoderConfig(name="resnet10t", weights=str(tmp_path / "1.safetensors")), S3Config())
 
 
-def test_another_batch_size_is_another_encoder(default):
-    assert load_encoder(EncoderConfig(batch_size=8), S3Config()).spec.encoder_id != default.spec.encoder_id
+def test_what_decides_speed_alone_does_not_name_an_encoder(default):
+    fast = EncoderConfig(threads=2, device="cpu", batch_size=8, precision="float32")
+    assert load_encoder(fast, S3Config()).spec.encoder_id == default.spec.encoder_id
 
 
-def test_threads_and_device_do_not_name_an_encoder(default):
-    assert load_encoder(EncoderConfig(threads=2, device="cpu"), S3Config()).spec.encoder_id == default.spec.encoder_id
-
-
-def double(number: int) -> int:
-    return 2 * number
-
-
-def test_an_unreachable_scheduler_is_said_soon():
-    spread = LazyDaskMap(DaskConfig(scheduler="tcp://127.0.0.1:1", timeout_s=2), lambda message: None)
-    started = time.monotonic()
-    with pytest.raises(SchedulerUnreachable, match=r"tcp://127\.0\.0\.1:1 does not answer"):
-        list(spread(double, [1]))
-    assert time.monotonic() - started < 15
-    spread.close()
-
-
-def test_inline_work_is_done_here_and_no_work_connects_to_nothing():
-    assert list(LazyDaskMap(DaskConfig(scheduler="inline"), lambda message: None)(double, [1, 2])) == [2, 4]
-    assert list(LazyDaskMap(DaskConfig(scheduler="tcp://127.0.0.1:1"), lambda message: None)(double, [])) == []
+@pytest.mark.parametrize("setting", [{"pooling": "mean"}, {"pooling": "gem"}, {"views": "flip"}, {"views": "three_crops"}])
+def test_what_moves_a_vector_does(default, setting):
+    assert load_encoder(EncoderConfig(**setting), S3Config()).spec.encoder_id != default.spec.encoder_id

@@ -1,0 +1,116 @@
+"""What an encoder is: all that decides a vector, its name made of that, and the protocol that embedding needs of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from discovery.addressing import content_id
+
+VIEWS = {"centre": (1, 1), "flip": (1, 2), "three_crops": (3, 1), "three_crops_flip": (3, 2)}  # (crops, orientations)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """All that decides a vector. Sizes in px; mean and std per channel, of values in [0, 1].
+
+    pooling: how the features of places become one: 'model' (its own), 'cls', 'mean' or 'gem'. views: which parts of a picture are
+    looked at, a vector being the mean of theirs: 'centre', 'flip' (and its mirror image), 'three_crops' (along the longer side, so
+    that nothing is cut off), 'three_crops_flip'. decoder: raised when the pixels change that bytes give.
+    """
+
+    model: str
+    weights_sha256: str
+    dim: int
+    input_px: int
+    resize_px: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pooling: str = "model"
+    views: str = "centre"
+    decoder: str = "pillow-draft-1"
+
+    @property
+    def encoder_id(self) -> str:
+        """The name under which vectors are kept."""
+        return f"{self.model}@{content_id(asdict(self))[:12]}"
+
+    @property
+    def crops(self) -> int:
+        """Crops of a picture that `preprocess` gives."""
+        return VIEWS[self.views][0]
+
+    @property
+    def flips(self) -> int:
+        """2 when each crop is looked at in a mirror too."""
+        return VIEWS[self.views][1]
+
+    @property
+    def view_count(self) -> int:
+        """Forward passes a picture takes."""
+        return self.crops * self.flips
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one preprocessed picture: (px, px, 3), with crops first where there are several."""
+        square = (self.input_px, self.input_px, 3)
+        return square if self.crops == 1 else (self.crops, *square)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EncoderSpec:
+        """The inverse of `to_dict`; KeyError or TypeError when fields are missing or unknown."""
+        return cls(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+
+
+class Encoder(Protocol):
+    """What embedding needs. `preprocess` is called from many threads at once, `encode` with whole batches.
+
+    spec: all that decides a vector. batch_size: pictures that `encode` is best given. runtime: how it computes here, for the record.
+    """
+
+    spec: EncoderSpec
+    batch_size: int
+
+    @property
+    def runtime(self) -> str:
+        """Device, precision and the like, for a person."""
+
+    def preprocess(self, data: bytes) -> NDArray[np.uint8]:
+        """(*spec.shape) uint8 from picture bytes. Raises Undecodable."""
+
+    def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, dim) float32, L2-normalised, from (n, *spec.shape) uint8. A row may not depend on the others."""
+
+
+def empty_batch(encoder: Encoder) -> NDArray[np.uint8]:
+    """Room for batch_size pictures, as the encoder likes it (pinned for a GPU), or plain memory."""
+    own = getattr(encoder, "empty_batch", None)
+    return own() if own is not None else np.empty((encoder.batch_size, *encoder.spec.shape), np.uint8)
+
+
+def crop_views(image: Image.Image, spec: EncoderSpec) -> NDArray[np.uint8]:
+    """spec.shape uint8: shorter side to resize_px, then squares of input_px: the middle, or the first, middle and last place."""
+    scale = spec.resize_px / min(image.size)
+    size = (max(spec.resize_px, round(image.width * scale)), max(spec.resize_px, round(image.height * scale)))
+    resized = image.resize(size, Image.Resampling[spec.interpolation.upper()])
+    left, top = (size[0] - spec.input_px) // 2, (size[1] - spec.input_px) // 2
+    if spec.crops == 1:
+        return _square(resized, left, top, spec.input_px)
+    if size[0] >= size[1]:
+        corners = [(0, top), (left, top), (size[0] - spec.input_px, top)]
+    else:
+        corners = [(left, 0), (left, top), (left, size[1] - spec.input_px)]
+    return np.stack([_square(resized, *corner, spec.input_px) for corner in corners])
+
+
+def _square(image: Image.Image, left: int, top: int, px: int) -> NDArray[np.uint8]:
+    return np.asarray(image.crop((left, top, left + px, top + px)))

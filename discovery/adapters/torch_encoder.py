@@ -1,0 +1,223 @@
+"""Runs a timm model: batches that fit, the fastest arithmetic that keeps the vectors, pooling and views; unit vectors out.
+
+A vector does not depend on its batch mates: every forward pass has one shape, and what is missing is padded with zeros. Precision,
+batch size and device are no part of the identity; a precision below float32 is used only when the probe pictures' vectors stay
+within MAX_COSINE_DISTANCE of float32's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discovery.adapters.decode import decode
+from discovery.adapters.encoder_spec import EncoderSpec, crop_views
+from discovery.config import EncoderConfig
+from discovery.core.probe_pictures import probe_pictures
+from discovery.errors import ConfigError, EncoderNotFound, InvalidInput
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_COSINE_DISTANCE = 1e-3  # of any vector from what float32 gives, promised for one encoder_id
+PROBE_COSINE_DISTANCE = 5e-4  # on the probe pictures, which were worse than any real one that was tried
+CPU_BATCH = 16
+CUDA_MAX_BATCH = 512
+CUDA_MEMORY_SHARE = 0.5  # of the device's memory, for the activations of one batch
+GEM_POWER = 3.0  # Radenović et al. 2018, "Fine-tuning CNN image retrieval with no human annotation"
+
+
+class TorchEncoder:
+    """A timm model with its classifier removed. `encode` may be called from several threads; on CUDA each has a stream of its own."""
+
+    def __init__(self, spec: EncoderSpec, model: Any, config: EncoderConfig) -> None:
+        import torch
+
+        self.spec = spec
+        self.device = torch.device(device_of(config))
+        self.model = model.eval().to(self.device, memory_format=torch.channels_last)
+        self.dtype = torch.float32
+        self.batch_size = config.batch_size or CPU_BATCH
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(spec.mean, device=self.device).view(shape) * 255.0
+        self._std = torch.tensor(spec.std, device=self.device).view(shape) * 255.0
+        self._local = threading.local()
+        self._float32_model = self.model
+        self._choose_precision(config.precision)
+        if self.device.type == "cuda" and not config.batch_size:
+            self.batch_size = self._fitting_batch()
+
+    @property
+    def runtime(self) -> str:
+        """How vectors are computed here, for the record: device, precision and batch size."""
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')} batch {self.batch_size}"
+
+    def preprocess(self, data: bytes) -> NDArray[np.uint8]:
+        """Decode at the smallest scale that is enough, resize the shorter side, crop the views."""
+        return crop_views(decode(data, max_pixels=2**62, at_least_px=self.spec.resize_px).image, self.spec)
+
+    def empty_batch(self) -> NDArray[np.uint8]:
+        """(batch_size, *spec.shape) uint8 to write pictures into; in pinned memory for CUDA, which copies it without a detour."""
+        import torch
+
+        shape = (self.batch_size, *self.spec.shape)
+        return np.asarray(torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda").numpy())
+
+    def encode(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, dim) float32 unit vectors of (n, *spec.shape) uint8, any n. Out of memory: the batch is halved, for good.
+
+        Raises InvalidInput: another shape, or NaN or infinite features in float32 too.
+        """
+        import torch
+
+        if batch.dtype != np.uint8 or batch.shape[1:] != self.spec.shape:
+            raise InvalidInput(f"Expected uint8 pictures of shape {self.spec.shape}, found {batch.dtype} {batch.shape[1:]}.")
+        vectors = np.empty((len(batch), self.spec.dim), np.float32)
+        start = 0
+        while start < len(batch):
+            size = self.batch_size
+            try:
+                vectors[start : start + size] = self._encode_one(batch[start : start + size], size)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise InvalidInput(
+                        f"One picture does not fit the memory of {self.device}. Use a smaller encoder or encoder.device = 'cpu'."
+                    ) from None
+                torch.cuda.empty_cache()
+                self.batch_size = min(self.batch_size, size // 2)  # another thread may have halved it
+                continue
+            start += size
+        return vectors
+
+    def _encode_one(self, batch: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+        """One forward pass of `size` pictures, `batch` and zeros."""
+        n = len(batch)
+        if n < size:
+            batch = np.concatenate([batch, np.zeros((size - n, *batch.shape[1:]), np.uint8)])
+        vectors = self._vectors(batch, self.model, self.dtype)[:n]
+        if not np.isfinite(vectors).all() and self._float32_model is not self.model:
+            import torch
+
+            vectors = self._vectors(batch, self._float32_model, torch.float32)[:n]  # too large for the short type
+        if not np.isfinite(vectors).all():
+            raise InvalidInput(f"Encoder {self.spec.encoder_id} gave NaN or infinite features. Check its weights.")
+        return vectors
+
+    def _vectors(self, batch: NDArray[np.uint8], model: Any, dtype: torch.dtype) -> NDArray[np.float32]:
+        import torch
+        from torch.nn.functional import normalize
+
+        views = len(batch) * self.spec.view_count
+        with torch.inference_mode(), self._stream():
+            pixels = torch.from_numpy(batch).to(self.device, non_blocking=True).view(views // self.spec.flips, *self.spec.shape[-3:])
+            x = pixels.permute(0, 3, 1, 2).float()  # channels_last as it lies
+            x = x.sub_(self._mean).div_(self._std).to(dtype)
+            if self.spec.flips == 2:
+                x = torch.stack([x, x.flip(3)], dim=1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            features = normalize(pooled(model, x, self.spec.pooling).float(), dim=1)
+            if self.spec.view_count > 1:
+                features = normalize(features.view(len(batch), self.spec.view_count, -1).mean(dim=1), dim=1)
+            return np.ascontiguousarray(features.cpu().numpy(), dtype=np.float32)
+
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """On CUDA, a stream of the calling thread: the copy of one batch then overlaps the forward pass of another's."""
+        if self.device.type != "cuda":
+            yield
+            return
+        import torch
+
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._local.stream):
+            yield
+
+    def _choose_precision(self, wanted: str) -> None:
+        """The first of the device's fast types whose vectors of the probe pictures stay with float32's; or the one that is asked for."""
+        import copy
+
+        import torch
+
+        if wanted == "float32":
+            return
+        candidates = [getattr(torch, wanted)] if wanted != "auto" else fast_types(self.device.type)
+        if not candidates:
+            return
+        pictures = [np.broadcast_to(picture, (1, *self.spec.shape)).copy() for picture in probe_pictures(self.spec.input_px)]
+        for dtype in candidates:
+            model = copy.deepcopy(self._float32_model).to(dtype)
+            for picture in pictures:
+                exact = self._vectors(picture, self._float32_model, torch.float32)
+                distance = 1.0 - float((self._vectors(picture, model, dtype) * exact).sum())
+                if not distance <= PROBE_COSINE_DISTANCE:  # so for NaN too
+                    break
+            else:
+                self.model, self.dtype = model, dtype
+                return
+            if wanted != "auto":
+                raise ConfigError(
+                    f"encoder.precision = '{wanted}' moves a vector of {self.spec.model} by a cosine distance of {distance:.2g} on a probe "
+                    f"picture; {PROBE_COSINE_DISTANCE:g} is allowed. Use 'auto' or 'float32'."
+                )
+
+    def _fitting_batch(self) -> int:
+        """The largest power of two up to CUDA_MAX_BATCH whose activations take at most CUDA_MEMORY_SHARE of the device, measured."""
+        import torch
+
+        peaks = []
+        for size in (1, 8):
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+            self._vectors(np.zeros((size, *self.spec.shape), np.uint8), self.model, self.dtype)
+            peaks.append(torch.cuda.max_memory_allocated(self.device) - before)
+        per_picture = max(1, (peaks[1] - peaks[0]) / 7)
+        room = torch.cuda.get_device_properties(self.device).total_memory * CUDA_MEMORY_SHARE
+        return int(2 ** np.floor(np.log2(min(CUDA_MAX_BATCH, max(1, room / per_picture)))))
+
+
+def device_of(config: EncoderConfig) -> str:
+    """'cuda' or 'cpu', with 'auto' decided. Raises ConfigError: CUDA asked for and absent."""
+    import torch
+
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("encoder.device = 'cuda', but torch finds no CUDA device here. Use 'auto' or 'cpu'.")
+    return config.device
+
+
+def fast_types(device: str) -> list[torch.dtype]:
+    """Types that are faster than float32 on this device, the fastest first: none where the hardware only emulates them."""
+    import torch
+
+    if device == "cuda":
+        return [torch.bfloat16, torch.float16] if torch.cuda.is_bf16_supported(including_emulation=False) else [torch.float16]
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return [torch.bfloat16] if has_bf16 else []
+
+
+def pooled(model: Any, x: torch.Tensor, pooling: str) -> torch.Tensor:
+    """(n, dim) features: the model's own pooling, or 'cls', 'mean' or 'gem' over what it gives for places. EncoderNotFound: no CLS."""
+    if pooling == "model":
+        return model(x)  # type: ignore[no-any-return]
+    features = model.forward_features(x)
+    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    if pooling == "cls":
+        if features.ndim != 3 or prefix < 1:
+            raise EncoderNotFound(f"{type(model).__name__} has no CLS token. Use encoder.pooling 'model', 'mean' or 'gem'.")
+        return features[:, 0]  # type: ignore[no-any-return]
+    if features.ndim == 3:  # (n, tokens, d)
+        places = features[:, prefix:]
+    elif features.shape[1] == model.num_features:  # (n, d, h, w)
+        places = features.flatten(2).transpose(1, 2)
+    else:  # (n, h, w, d)
+        places = features.flatten(1, 2)
+    if pooling == "mean":
+        return places.mean(dim=1)  # type: ignore[no-any-return]
+    return places.float().clamp(min=1e-6).pow(GEM_POWER).mean(dim=1).pow(1.0 / GEM_POWER)  # type: ignore[no-any-return]
