@@ -93,6 +93,7 @@ def configured(options: argparse.Namespace) -> Config:
 OPTION_SETTINGS = {
     "encoder": ("encoder", "name"),
     "weights": ("encoder", "weights"),
+    "projection": ("encoder", "projection"),
     "scheduler": ("dask", "scheduler"),
     "workers": ("dask", "workers"),
     "fdr": ("novelty", "fdr"),
@@ -113,8 +114,9 @@ def build_parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, parents=[common])
 
     def computing(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--encoder", help="'default' or a timm model name")
+        command.add_argument("--encoder", help="'default', a timm model name, or open_clip:MODEL")
         command.add_argument("--weights", help="file or URI of its weights")
+        command.add_argument("--projection", help="id of a projection of its vectors (fit-projection)")
         command.add_argument("--scheduler", help="Dask scheduler tcp://host:port, or 'inline'")
         command.add_argument("--workers", type=int, help="local Dask worker processes")
 
@@ -144,11 +146,17 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--fdr", type=float)
         if name == "index":
             command.add_argument("--audit", action="store_true", help="only measure the recall of the current index again")
+    fit = add("fit-projection", "principal axes of the encoder's vectors, to be used as encoder.projection")
+    fit.add_argument("--dim", type=int, required=True, help="dimensions to keep")
+    fit.add_argument("--whitening", type=float, default=0.0, help="0 (PCA) to 1 (all axes count the same)")
+    fit.add_argument("--reference", default="", help="version name@number to fit on; default: all that is indexed")
+    computing(fit)
     search = add("search", "nearest assets")
     search.add_argument("--asset", action="append", default=[], help="id (or its first digits) of an example")
     search.add_argument("--like", action="append", default=[], help="another example")
     search.add_argument("--unlike", action="append", default=[], help="an example to stay away from")
     search.add_argument("--image", action="append", default=[], type=Path, help="a picture file as example")
+    search.add_argument("--text", action="append", default=[], help="words as example, where the encoder has a text tower")
     search.add_argument("--where", default="", help="SQL expression over the asset table")
     search.add_argument("-k", type=int, default=10)
     computing(search)
@@ -240,11 +248,20 @@ def _embed(options: argparse.Namespace, ws: Workspace) -> Answer:
         "dim": sets[-1].dim,
         "embedded": computed,
         "reused": ws.tally["embed_shard.reused"],
+        "projected": ws.tally["embed_shard.projected"],
         "images_per_s": round(computed / seconds, 2) if computed else 0.0,
         "worker_seconds": {
             name: ws.tally[f"embed_shard.{name}_ms"] / 1000 for name in ("read", "decode", "wait", "encode", "write", "total")
         },
     }
+
+
+def _fit_projection(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.project import fit
+
+    fitted = fit(ws, options.dim, options.whitening, options.reference)
+    names = ("encoder_id", "dim", "whitening", "rows", "explained")
+    return {"projection_id": fitted.id, **{name: getattr(fitted, name) for name in names}}
 
 
 def _dedupe(options: argparse.Namespace, ws: Workspace) -> Answer:
@@ -308,8 +325,9 @@ def _search(options: argparse.Namespace, ws: Workspace) -> Answer:
 
     try:
         answer = search(
-            ws, like=[*options.asset, *options.like], unlike=options.unlike, images=options.image, where=options.where, k=options.k
-        )
+            ws, like=[*options.asset, *options.like], unlike=options.unlike, images=options.image, texts=options.text,
+            where=options.where, k=options.k,
+        )  # fmt: skip
     except Undecodable as error:
         raise InvalidInput(
             f"The query picture cannot be used: {error.reason} ({error.detail}). Give a readable picture."
@@ -373,7 +391,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 
 COMMANDS: dict[str, Command] = {
-    "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "score": _score, "index": _index,
+    "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
     "search": _search, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip

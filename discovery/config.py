@@ -94,15 +94,17 @@ class CheckConfig(Section):
 class EncoderConfig(Section):
     """Which model turns a picture into a vector."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"batch_size", "precision", "device", "threads"})
-    name: str = Field("default", description="'default' (packaged lite0) or any timm model name")
+    speed_only: ClassVar[frozenset[str]] = frozenset({"batch_size", "precision", "device", "threads", "stored"})
+    name: str = Field("default", description="'default' (packaged lite0), any timm model name, or open_clip:MODEL")
     weights: str = Field("", description="file or URI of a safetensors or state-dict file; empty: timm's own for the name")
     pooling: Literal["model", "cls", "mean", "gem"] = Field("model", description="how the features of places become one: 'model' (its own), 'cls', 'mean' or 'gem'")
     views: Literal["centre", "flip", "three_crops", "three_crops_flip"] = Field("centre", description="what of a picture is looked at; each view is a forward pass, the vector is their mean")
+    projection: str = Field("", description="id of a projection that `discovery fit-projection` made; empty: the model's own vectors")
     batch_size: int = Field(0, ge=0, description="pictures in a forward pass; 0: 16 on a CPU, what fits on a GPU")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="'auto': the fastest that keeps the vectors of the probe pictures")
     device: str = Field("auto", description="'auto', 'cpu' or 'cuda'")
     threads: int = Field(0, ge=0, description="torch threads in each worker; 0: its share of the cores")
+    stored: Literal["float32", "float16"] = Field("float32", description="how vectors are kept; float16 takes half the space")
 
 
 class DaskConfig(Section):

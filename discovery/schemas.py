@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 ID = pa.string()  # 64 hex digits; hex, so that every tool that opens the Parquet can read it
 
@@ -69,9 +73,21 @@ def measures(names: list[str]) -> pa.Schema:
     return pa.schema([*MEASURES_COMMON, *(pa.field(name, pa.float64(), nullable=False) for name in names)])
 
 
-def embeddings(dim: int) -> pa.Schema:
-    """One row an asset: id and L2-normalised float32 vector."""
-    return pa.schema([pa.field("asset_id", ID, nullable=False), pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)])
+def embeddings(dim: int, value: pa.DataType | None = None) -> pa.Schema:
+    """One row an asset: id and L2-normalised vector of float32, or of another float type."""
+    return pa.schema([pa.field("asset_id", ID, nullable=False), pa.field("vector", pa.list_(value or pa.float32(), dim), nullable=False)])
+
+
+def embedding_table(asset_ids: Sequence[str], vectors: NDArray[np.floating]) -> pa.Table:
+    """The table of (n, dim) vectors, in their own float type."""
+    value = pa.from_numpy_dtype(vectors.dtype)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1), value), vectors.shape[1])
+    return pa.Table.from_arrays([pa.array(asset_ids, ID), flat], schema=embeddings(vectors.shape[1], value))
+
+
+def projection(dim: int) -> pa.Schema:
+    """The mean of the reference, then an axis a row, descending variance; the mean has none."""
+    return pa.schema([pa.field("variance", pa.float64()), pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)])
 
 
 QUALITY = pa.schema(

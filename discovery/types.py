@@ -181,6 +181,21 @@ class EmbeddingShard(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FittedProjection(Record):
+    """Axes that the vectors of one encoder are projected on, fitted on the `rows` vectors of a reference (a version or an index).
+
+    whitening: 0 none to 1 full. explained: share of the reference's variance that the axes hold.
+    """
+
+    stage: ClassVar[str] = "projection"
+    encoder_id: str
+    dim: int
+    whitening: float
+    rows: int
+    explained: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport(Record):
     """The expectations of one manifest. A failed report is a value: the caller decides to stop."""
 
@@ -288,7 +303,7 @@ class DatasetVersion(Record):
 RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
-        Manifest, IngestPart, MeasureShard, EmbeddingShard, QualityReport, EmbeddingSet, DuplicateReport, NoveltyReport, Segment,
+        Manifest, IngestPart, MeasureShard, EmbeddingShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport, NoveltyReport, Segment,
         IndexSnapshot, DatasetVersion,
     )
 }  # fmt: skip

@@ -1,9 +1,10 @@
-"""What an encoder is: all that decides a vector, its name made of that, and the protocol that embedding needs of it."""
+"""What an encoder is: all that decides a vector, its name made of that, and the protocols that embedding and search need of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from PIL import Image
 from discovery.addressing import content_id
 
 VIEWS = {"centre": (1, 1), "flip": (1, 2), "three_crops": (3, 1), "three_crops_flip": (3, 2)}  # (crops, orientations)
+FITS = ("crop", "squash", "border")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,10 @@ class EncoderSpec:
 
     pooling: how the features of places become one: 'model' (its own), 'cls', 'mean' or 'gem'. views: which parts of a picture are
     looked at, a vector being the mean of theirs: 'centre', 'flip' (and its mirror image), 'three_crops' (along the longer side, so
-    that nothing is cut off), 'three_crops_flip'. decoder: raised when the pixels change that bytes give.
+    that nothing is cut off), 'three_crops_flip'. fit: how an oblong picture becomes a square, as the model was trained: 'crop' its
+    shorter side to resize_px and cut, 'squash' both sides to resize_px, 'border' its longer side and fill up with the mean colour.
+    projection: id of the projection that is applied to the model's vectors, or empty. decoder: raised when the pixels change that
+    bytes give.
     """
 
     model: str
@@ -33,7 +38,9 @@ class EncoderSpec:
     std: tuple[float, ...]
     pooling: str = "model"
     views: str = "centre"
-    decoder: str = "pillow-draft-1"
+    fit: str = "crop"
+    projection: str = ""
+    decoder: str = "pillow-draft-2"
 
     @property
     def encoder_id(self) -> str:
@@ -91,6 +98,14 @@ class Encoder(Protocol):
         """(n, dim) float32, L2-normalised, from (n, *spec.shape) uint8. A row may not depend on the others."""
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+    """What search by text needs: an encoder whose vectors of texts lie in the space of its vectors of pictures."""
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dim) float32, L2-normalised; texts longer than the tower's context are cut off there."""
+
+
 def empty_batch(encoder: Encoder) -> NDArray[np.uint8]:
     """Room for batch_size pictures, as the encoder likes it (pinned for a GPU), or plain memory."""
     own = getattr(encoder, "empty_batch", None)
@@ -98,18 +113,31 @@ def empty_batch(encoder: Encoder) -> NDArray[np.uint8]:
 
 
 def crop_views(image: Image.Image, spec: EncoderSpec) -> NDArray[np.uint8]:
-    """spec.shape uint8: shorter side to resize_px, then squares of input_px: the middle, or the first, middle and last place."""
-    scale = spec.resize_px / min(image.size)
-    size = (max(spec.resize_px, round(image.width * scale)), max(spec.resize_px, round(image.height * scale)))
-    resized = image.resize(size, Image.Resampling[spec.interpolation.upper()])
-    left, top = (size[0] - spec.input_px) // 2, (size[1] - spec.input_px) // 2
+    """spec.shape uint8: the picture fitted as spec.fit says, then squares of input_px: the middle, or the first, middle and last place."""
+    resized = _fitted(image, spec)
+    left, top = round((resized.width - spec.input_px) / 2), round((resized.height - spec.input_px) / 2)
     if spec.crops == 1:
         return _square(resized, left, top, spec.input_px)
-    if size[0] >= size[1]:
-        corners = [(0, top), (left, top), (size[0] - spec.input_px, top)]
+    if resized.width >= resized.height:
+        corners = [(0, top), (left, top), (resized.width - spec.input_px, top)]
     else:
-        corners = [(left, 0), (left, top), (left, size[1] - spec.input_px)]
+        corners = [(left, 0), (left, top), (left, resized.height - spec.input_px)]
     return np.stack([_square(resized, *corner, spec.input_px) for corner in corners])
+
+
+def _fitted(image: Image.Image, spec: EncoderSpec) -> Image.Image:
+    resample = Image.Resampling[spec.interpolation.upper()]
+    if spec.fit == "squash":
+        return image.resize((spec.resize_px, spec.resize_px), resample)
+    if spec.fit == "border":
+        scale = spec.resize_px / max(image.size)
+        small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resample)
+        colour = tuple(round(255 * value) for value in spec.mean)
+        square = Image.new("RGB", (max(spec.resize_px, spec.input_px),) * 2, colour)
+        square.paste(small, ((square.width - small.width) // 2, (square.height - small.height) // 2))
+        return square
+    short = min(image.size)  # sides and places to the pixel as torchvision's Resize and CenterCrop, with which models are trained
+    return image.resize((spec.resize_px * image.width // short, spec.resize_px * image.height // short), resample)
 
 
 def _square(image: Image.Image, left: int, top: int, px: int) -> NDArray[np.uint8]:

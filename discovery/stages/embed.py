@@ -7,7 +7,8 @@ import pyarrow as pa
 from discovery.adapters.storage import table_to_parquet
 from discovery.stages.check import accepted_assets
 from discovery.stages.embed_shard import embed_shard
-from discovery.stages.known_encoder import encoder_spec
+from discovery.stages.known_encoder import base_spec, encoder_spec, find_projection
+from discovery.stages.project import project_shards
 from discovery.stages.shards import fill_missing, sources_of
 from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, QualityReport
 from discovery.workspace import Workspace
@@ -16,9 +17,11 @@ from discovery.workspace import Workspace
 def embed(manifest: Manifest, report: QualityReport, ws: Workspace) -> EmbeddingSet:
     """Vectors of the manifest's accepted assets by the configured encoder; those that exist are reused.
 
+    With a projection, the model's own vectors are kept too, and those of pictures that the model has seen are projected from them.
+
     Raises EncoderNotFound, SchedulerUnreachable, CorruptArtifact. Tally: embed_shard.computed, embed_shard.reused, in assets.
     """
-    spec = encoder_spec(ws)
+    spec, model = encoder_spec(ws), base_spec(ws)
     encoder_id = spec.encoder_id
     key = ws.key(EmbeddingSet, [], [manifest.id, report.id], encoder_id=encoder_id)
     if (found := ws.find(EmbeddingSet, key)) is not None:
@@ -26,9 +29,11 @@ def embed(manifest: Manifest, report: QualityReport, ws: Workspace) -> Embedding
         return found
     uris = sources_of(manifest, ws)
     needed = {asset_id: uris[asset_id] for asset_id in accepted_assets(report, ws)}
-    shards = fill_missing(EmbeddingShard, encoder_id, needed, embed_shard, ws)
+    shards = fill_missing(EmbeddingShard, model.encoder_id, needed, embed_shard, ws)
     if line := where_time_went(ws):
         ws.report(f"embed: {line}")
+    if spec.projection:
+        shards = project_shards(shards, find_projection(spec.projection, ws), encoder_id, ws)
     members = pa.table({"asset_id": pa.array(sorted(needed), pa.string())})
     file = ws.put_file(EmbeddingSet, key, "members", table_to_parquet(members), ".parquet", len(members))
     return ws.commit(

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from discovery import schemas
@@ -55,8 +54,7 @@ def embed_shard(task: ShardTask) -> EmbeddingShard:
     )
     asset_ids = [asset_id for asset_id, _ in task.assets]
     require_unit_vectors(vectors, asset_ids, task.producer)
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), pa.float32()), encoder.spec.dim)
-    table = pa.Table.from_arrays([pa.array(asset_ids, pa.string()), flat], schema=schemas.embeddings(encoder.spec.dim))
+    table = schemas.embedding_table(asset_ids, vectors.astype(task.config.encoder.stored))
     written = time.perf_counter()
     file = store.put_file(EmbeddingShard.stage, task.key, "table", table_to_parquet(table), ".parquet", len(asset_ids))
     now = time.perf_counter()

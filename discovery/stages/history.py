@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from discovery.config import EncoderConfig
 from discovery.errors import ConfigError, CorruptArtifact, UnknownRecord
 from discovery.stages.known_encoder import encoder_spec
 from discovery.types import EmbeddingSet, IndexSnapshot, Manifest
@@ -25,7 +26,7 @@ def head_snapshot(encoder_id: str, ws: Workspace) -> IndexSnapshot | None:
 def current_snapshot(ws: Workspace) -> IndexSnapshot:
     """The snapshot queries use: of the configured encoder, or the only one there is. ConfigError when there is none."""
     heads = ws.catalog.heads()
-    if len(heads) == 1 and ws.config.encoder.name == "default":
+    if len(heads) == 1 and ws.config.encoder.identity() == EncoderConfig().identity():
         return load_snapshot(heads[0].snapshot_id, ws)
     if heads:
         encoder_id = encoder_spec(ws).encoder_id

@@ -6,7 +6,6 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from discovery import schemas
@@ -122,10 +121,8 @@ def build_segment(ids: list[str], vectors: NDArray[np.float32], encoder_id: str,
     ws.report(f"index: building a segment of {len(ids):,} vectors")
     graph = HnswSegment.build(np.ascontiguousarray(vectors), config).to_bytes()
     dim = int(vectors.shape[1])
-    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), pa.float32()), dim)
-    table = pa.Table.from_arrays([pa.array(ids, pa.string()), column], schema=schemas.embeddings(dim))
     files = (
-        ws.put_file(Segment, key, "table", table_to_parquet(table), ".parquet", len(ids)),
+        ws.put_file(Segment, key, "table", table_to_parquet(schemas.embedding_table(ids, vectors)), ".parquet", len(ids)),
         ws.put_file(Segment, key, "segment", graph, ".bin", len(ids)),
     )
     ws.tally["index.inserted"] += len(ids)

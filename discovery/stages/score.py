@@ -13,7 +13,7 @@ from discovery.adapters.storage import table_to_parquet
 from discovery.core.conformal import benjamini_hochberg, calibration_mask, conformal_p_values, shift_test
 from discovery.core.knn import exact_knn
 from discovery.core.novelty import knn_novelty
-from discovery.errors import CorruptArtifact
+from discovery.errors import CorruptArtifact, EncoderMismatch
 from discovery.stages.history import embedding_sets, load_snapshot, members_of, snapshot_before
 from discovery.stages.shards import load_vectors
 from discovery.stages.versions import find_version, member_ids
@@ -148,6 +148,11 @@ def _rows(report: DuplicateReport, ws: Workspace) -> list[dict[str, str]]:
 def _reference(manifest: Manifest, embeddings: EmbeddingSet, reference: str, ws: Workspace) -> _Reference:
     if reference:
         version = find_version(reference, ws)
+        if version.encoder_id != embeddings.encoder_id:
+            raise EncoderMismatch(
+                f"{reference} is of encoder {version.encoder_id}, the candidates were embedded by {embeddings.encoder_id}. "
+                "Set encoder.name to that of the version, or take a version of this encoder as reference."
+            )
         return _Reference(version.id, load_snapshot(version.snapshot_id, ws), set(member_ids(version, ws)))
     before = snapshot_before(manifest, embeddings.encoder_id, ws)
     if before is None:

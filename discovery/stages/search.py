@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from discovery.adapters.filters import filter_assets
 from discovery.core.knn import exact_knn
 from discovery.core.knn import normalise as unit_rows
-from discovery.errors import EncoderMismatch, InvalidInput, UnknownRecord
+from discovery.errors import InvalidInput, UnknownRecord
 from discovery.stages.asset_table import asset_table
 from discovery.stages.history import current_snapshot, embedding_sets
 from discovery.stages.index import open_segment, search_segments
+from discovery.stages.query import encode_queries
 from discovery.stages.shards import load_vectors
 from discovery.types import IndexSnapshot
 from discovery.workspace import Workspace
@@ -47,17 +48,19 @@ def search(
     like: Sequence[str] = (),
     unlike: Sequence[str] = (),
     images: Sequence[Path] = (),
+    texts: Sequence[str] = (),
     where: str = "",
     k: int = 10,
 ) -> SearchAnswer:
     """The k nearest assets to the mean of the examples, minus the mean of the counter-examples.
 
-    like, unlike: asset ids or prefixes of them. images: picture files that count as examples. where: an SQL expression over the asset
-    table. Examples themselves are not among the results. Raises InvalidInput, UnknownRecord, SpecError, EncoderMismatch,
+    like, unlike: asset ids or prefixes of them. images: picture files that count as examples. texts: words that say what is looked for,
+    where the encoder has a text tower; they count as examples too. where: an SQL expression over the asset table. Examples
+    themselves are not among the results. Raises InvalidInput, UnknownRecord, SpecError, EncoderMismatch,
     Undecodable for a file that is no picture.
     """
-    if not like and not images:
-        raise InvalidInput("Nothing to search for: give --asset ID, --like ID or --image FILE.")
+    if not like and not images and not texts:
+        raise InvalidInput("Nothing to search for: give --asset ID, --like ID, --image FILE or --text WORDS.")
     if k < 1:
         raise InvalidInput(f"-k must be at least 1, found {k}.")
     snapshot = current_snapshot(ws)
@@ -65,7 +68,7 @@ def search(
     row_of = {asset_id: row for row, asset_id in enumerate(ids)}
     liked = [_resolve(text, ids) for text in like]
     unliked = [_resolve(text, ids) for text in unlike]
-    positive = [vectors[row_of[asset_id]] for asset_id in liked] + list(_encode(images, snapshot, ws))
+    positive = [vectors[row_of[asset_id]] for asset_id in liked] + list(encode_queries(images, texts, snapshot, ws))
     query = np.mean(positive, axis=0)
     if unliked:
         query = query - np.mean([vectors[row_of[asset_id]] for asset_id in unliked], axis=0)
@@ -119,20 +122,3 @@ def _resolve(text: str, ids: list[str]) -> str:
             f"{'No' if not matches else 'More than one'} indexed asset has the id {text[:64]!r}. Ids are in `discovery search` and `score`."
         )
     return matches[0]
-
-
-def _encode(images: Sequence[Path], snapshot: IndexSnapshot, ws: Workspace) -> NDArray[np.float32]:
-    if not images:
-        return np.zeros((0, snapshot.dim), np.float32)
-    from discovery.adapters.encoders import encode_pictures, load_encoder
-
-    encoder = load_encoder(ws.config.encoder, ws.config.s3)
-    if encoder.spec.encoder_id != snapshot.encoder_id:
-        raise EncoderMismatch(
-            f"The index holds {snapshot.encoder_id} vectors, the query would be encoded by {encoder.spec.encoder_id}. "
-            "Set encoder.name to that of the index, or build an index for this encoder."
-        )
-    missing = [path for path in images if not path.is_file()]
-    if missing:
-        raise InvalidInput(f"{missing[0]} does not exist.")
-    return encode_pictures(encoder, [path.read_bytes() for path in images])

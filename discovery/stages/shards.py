@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from discovery import schemas
 from discovery.adapters.sources import read_object
 from discovery.adapters.storage import Store
 from discovery.addressing import matches, stage_key
 from discovery.config import Config, S3Config
+from discovery.core.knn import normalise
 from discovery.errors import CorruptArtifact
 from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, MeasureShard, Record
 from discovery.workspace import Workspace
@@ -140,7 +142,7 @@ def read_shards(shards: Sequence[Shard], wanted: Sequence[str], ws: Workspace) -
     tables = [ws.store.read_table(shard) for shard in shards]
     if not tables:
         return pa.table({"asset_id": pa.array([], pa.string())})
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables([in_float32(table) for table in tables])
     position = {asset_id: row for row, asset_id in reversed(list(enumerate(table["asset_id"].to_pylist())))}
     if absent := [asset_id for asset_id in wanted if asset_id not in position]:
         raise CorruptArtifact(f"{len(absent)} assets have no row in their shards, first {absent[0]}. Run `discovery verify`.")
@@ -166,8 +168,16 @@ def load_vectors(sets: Sequence[EmbeddingSet], ws: Workspace) -> tuple[list[str]
     return ids, vectors_of(table)
 
 
+def in_float32(table: pa.Table) -> pa.Table:
+    """A table of vectors that were stored as float16 as one of float32 unit vectors; any other as it is."""
+    if "vector" not in table.column_names or table["vector"].type.value_type != pa.float16():
+        return table
+    return schemas.embedding_table(table["asset_id"], vectors_of(table))
+
+
 def vectors_of(table: pa.Table) -> NDArray[np.float32]:
-    """(n, d) float32 from the vector column, without a copy where Arrow allows."""
+    """(n, d) float32 from the vector column, without a copy where Arrow allows; rounded float16 is brought to length 1 again."""
     column = table["vector"].combine_chunks()
     flat = column.flatten() if isinstance(column, pa.FixedSizeListArray) else column.combine_chunks().flatten()
-    return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(table), -1)
+    vectors = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(table), -1)
+    return normalise(vectors) if flat.type == pa.float16() and len(vectors) else vectors
