@@ -251,7 +251,7 @@ def _embed(options: argparse.Namespace, ws: Workspace) -> Answer:
         "projected": ws.tally["embed_shard.projected"],
         "images_per_s": round(computed / seconds, 2) if computed else 0.0,
         "worker_seconds": {
-            name: ws.tally[f"embed_shard.{name}_ms"] / 1000 for name in ("read", "decode", "wait", "encode", "write", "total")
+            name: ws.tally[f"embed_shard.{name}_ms"] / 1000 for name in ("read", "decode", "wait", "encode", "copy", "write", "total")
         },
     }
 

@@ -94,7 +94,7 @@ class CheckConfig(Section):
 class EncoderConfig(Section):
     """Which model turns a picture into a vector."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"batch_size", "precision", "device", "threads", "stored"})
+    speed_only: ClassVar[frozenset[str]] = frozenset({"batch_size", "precision", "device", "threads", "stored", "compile"})
     name: str = Field("default", description="'default' (packaged lite0), any timm model name, or open_clip:MODEL")
     weights: str = Field("", description="file or URI of a safetensors or state-dict file; empty: timm's own for the name")
     pooling: Literal["model", "cls", "mean", "gem"] = Field("model", description="how the features of places become one: 'model' (its own), 'cls', 'mean' or 'gem'")
@@ -103,6 +103,7 @@ class EncoderConfig(Section):
     batch_size: int = Field(0, ge=0, description="pictures in a forward pass; 0: 16 on a CPU, what fits on a GPU")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="'auto': the fastest that keeps the vectors of the probe pictures")
     device: str = Field("auto", description="'auto', 'cpu' or 'cuda'")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile: 'auto' where there is so much to do that it pays, as measured on this machine")
     threads: int = Field(0, ge=0, description="torch threads in each worker; 0: its share of the cores")
     stored: Literal["float32", "float16"] = Field("float32", description="how vectors are kept; float16 takes half the space")
 

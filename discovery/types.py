@@ -163,8 +163,9 @@ class EmbeddingShard(Record):
     """Vectors of a few assets by one encoder (`producer` is its encoder_id), one row each.
 
     runtime: how they were computed (device, precision, batch size). The seconds say where the worker's time went: read_s and
-    decode_s of all its threads together; wait_s for pictures that were not decoded yet; encode_s with the copies to and from the
-    device; write_s of the shard's file; total_s from the first to the last of it.
+    decode_s of all its threads together; wait_s for pictures that were not decoded yet; encode_s for the encoder; copy_s of the copies to
+    a GPU, which run beside the encoding of other batches; write_s of the shard's file; total_s from the first to the last of it, about
+    wait_s + encode_s + write_s.
     """
 
     stage: ClassVar[str] = "embed_shard"
@@ -176,6 +177,7 @@ class EmbeddingShard(Record):
     decode_s: float = 0.0
     wait_s: float = 0.0
     encode_s: float = 0.0
+    copy_s: float = 0.0
     write_s: float = 0.0
     total_s: float = 0.0
 

@@ -82,6 +82,7 @@ class Encoder(Protocol):
     """What embedding needs. `preprocess` is called from many threads at once, `encode` with whole batches.
 
     spec: all that decides a vector. batch_size: pictures that `encode` is best given. runtime: how it computes here, for the record.
+    It may also have `empty_batch()`, memory for such a batch, and `prepare(pictures)`, called before so many are encoded.
     """
 
     spec: EncoderSpec

@@ -166,7 +166,7 @@ def measured_spec(
         raise ConfigError(f"encoder.views = '{config.views}': {name} sees whole pictures, so there are no crops. Use 'centre' or 'flip'.")
     side = int(input_size[0])
     with torch.inference_mode():
-        dim = int(pooled(model.eval(), torch.zeros(1, 3, side, side), config.pooling).shape[-1])
+        dim = int(pooled(model.eval(), config.pooling, torch.zeros(1, 3, side, side)).shape[-1])
     return EncoderSpec(
         model=name, weights_sha256=digest, dim=dim, input_px=side, resize_px=int(side / crop_pct), interpolation=interpolation,
         mean=tuple(float(v) for v in mean), std=tuple(float(v) for v in std), pooling=config.pooling, views=config.views, fit=fit,

@@ -8,13 +8,24 @@ within MAX_COSINE_DISTANCE of float32's.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from discovery.adapters.compiled import (
+    TRY_FROM_S,
+    CompileTiming,
+    compile_forward,
+    remember,
+    remembered,
+    seconds_a_batch,
+    timing_key,
+)
 from discovery.adapters.decode import decode
 from discovery.adapters.encoder_spec import EncoderSpec, crop_views
 from discovery.config import EncoderConfig
@@ -46,7 +57,10 @@ class TorchEncoder:
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(spec.mean, device=self.device).view(shape) * 255.0
         self._std = torch.tensor(spec.std, device=self.device).view(shape) * 255.0
-        self._local = threading.local()
+        self._local, self._lock, self._copy_lock = threading.local(), threading.Lock(), threading.Lock()
+        self.copy_s = 0.0  # of all copies to the device so far
+        self._compile, self._prepared_for = config.compile, 0
+        self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._float32_model = self.model
         self._choose_precision(config.precision)
         if self.device.type == "cuda" and not config.batch_size:
@@ -54,8 +68,9 @@ class TorchEncoder:
 
     @property
     def runtime(self) -> str:
-        """How vectors are computed here, for the record: device, precision and batch size."""
-        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')} batch {self.batch_size}"
+        """How vectors are computed here, for the record: device, precision, batch size, and whether the model is compiled."""
+        compiled = " compiled" if self._compiled is not None else ""
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')} batch {self.batch_size}{compiled}"
 
     def preprocess(self, data: bytes) -> NDArray[np.uint8]:
         """Decode at the smallest scale that is enough, resize the shorter side, crop the views."""
@@ -89,6 +104,7 @@ class TorchEncoder:
                         f"One picture does not fit the memory of {self.device}. Use a smaller encoder or encoder.device = 'cpu'."
                     ) from None
                 torch.cuda.empty_cache()
+                self._compiled = None  # it is for batches of the old size
                 self.batch_size = min(self.batch_size, size // 2)  # another thread may have halved it
                 continue
             start += size
@@ -114,15 +130,20 @@ class TorchEncoder:
 
         views = len(batch) * self.spec.view_count
         with torch.inference_mode(), self._stream():
-            pixels = torch.from_numpy(batch).to(self.device, non_blocking=True).view(views // self.spec.flips, *self.spec.shape[-3:])
+            with self._timed_copy():
+                on_device = torch.from_numpy(batch).to(self.device, non_blocking=True)
+            pixels = on_device.view(views // self.spec.flips, *self.spec.shape[-3:])
             x = pixels.permute(0, 3, 1, 2).float()  # channels_last as it lies
             x = x.sub_(self._mean).div_(self._std).to(dtype)
             if self.spec.flips == 2:
                 x = torch.stack([x, x.flip(3)], dim=1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            features = normalize(pooled(model, x, self.spec.pooling).float(), dim=1)
+            forward = self._compiled if self._compiled is not None and model is self.model else functools.partial(pooled, model, self.spec.pooling)
+            features = normalize(forward(x).float(), dim=1)
             if self.spec.view_count > 1:
                 features = normalize(features.view(len(batch), self.spec.view_count, -1).mean(dim=1), dim=1)
-            return np.ascontiguousarray(features.cpu().numpy(), dtype=np.float32)
+            vectors = np.ascontiguousarray(features.cpu().numpy(), dtype=np.float32)
+            self._count_copy()
+            return vectors
 
     @contextlib.contextmanager
     def _stream(self) -> Iterator[None]:
@@ -136,6 +157,26 @@ class TorchEncoder:
             self._local.stream = torch.cuda.Stream(self.device)
         with torch.cuda.stream(self._local.stream):
             yield
+
+    @contextlib.contextmanager
+    def _timed_copy(self) -> Iterator[None]:
+        """On CUDA, marks in the stream around the copy of a batch; a CPU copies nothing."""
+        if self.device.type != "cuda":
+            yield
+            return
+        import torch
+
+        self._local.marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        self._local.marks[0].record()
+        yield
+        self._local.marks[1].record()
+
+    def _count_copy(self) -> None:
+        """Add what the marks say, once the stream has passed them."""
+        if self.device.type == "cuda":
+            began, ended = self._local.marks
+            with self._copy_lock:
+                self.copy_s += began.elapsed_time(ended) / 1000
 
     def _choose_precision(self, wanted: str) -> None:
         """The first of the device's fast types whose vectors of the probe pictures stay with float32's; or the one that is asked for."""
@@ -165,6 +206,52 @@ class TorchEncoder:
                     f"picture; {PROBE_COSINE_DISTANCE:g} is allowed. Use 'auto' or 'float32'."
                 )
 
+    def prepare(self, pictures: int) -> None:
+        """Get ready for that many pictures: the model is compiled when that saves time, which is found once a machine.
+
+        Raises ConfigError: encoder.compile = 'on', and it cannot be compiled here.
+        """
+        with self._lock:
+            if self._compile == "off" or self._compiled is not None or pictures <= self._prepared_for:
+                return
+            self._prepared_for = pictures
+            batches = pictures / self.batch_size
+            key = timing_key(self.spec.encoder_id, self.runtime, torch_threads())
+            if self._compile == "auto":
+                timing = remembered(key)
+                if timing is None and seconds_a_batch(self._any_batch) * batches < TRY_FROM_S:
+                    return
+                if timing is not None and timing.saves_s(batches) <= 0:
+                    return
+            tried = self._try_compiled()
+            remember(key, tried)
+            if self._compile == "on" and tried.error:
+                raise ConfigError(f"encoder.compile = 'on', but {self.spec.model} cannot be compiled here: {tried.error}. Use 'auto' or 'off'.")
+
+    def _any_batch(self) -> None:
+        self.encode(np.zeros((self.batch_size, *self.spec.shape), np.uint8))
+
+    def _try_compiled(self) -> CompileTiming:
+        """Compile and time it; the model stays compiled when that made it faster (or was asked for) and kept the probes' vectors."""
+        eager_s = seconds_a_batch(self._any_batch)
+        pictures = np.stack([np.broadcast_to(picture, self.spec.shape) for picture in probe_pictures(self.spec.input_px)])
+        exact = self.encode(pictures)
+        started = time.perf_counter()
+        self._compiled = compile_forward(functools.partial(pooled, self.model, self.spec.pooling), self.device.type)
+        try:
+            distance = 1.0 - float((self.encode(pictures) * exact).sum(axis=1).min())
+            compile_s = time.perf_counter() - started
+            compiled_s = seconds_a_batch(self._any_batch)
+        except Exception as error:  # compilers fail in many ways: none installed, no memory, a model they do not understand
+            self._compiled = None
+            return CompileTiming(eager_s, 0.0, 0.0, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
+        if not distance <= PROBE_COSINE_DISTANCE:
+            self._compiled = None
+            return CompileTiming(eager_s, compiled_s, compile_s, f"its vectors move by a cosine distance of {distance:.2g}")
+        if compiled_s >= eager_s and self._compile == "auto":
+            self._compiled = None
+        return CompileTiming(eager_s, compiled_s, compile_s)
+
     def _fitting_batch(self) -> int:
         """The largest power of two up to CUDA_MAX_BATCH whose activations take at most CUDA_MEMORY_SHARE of the device, measured."""
         import torch
@@ -179,6 +266,13 @@ class TorchEncoder:
         per_picture = max(1, (peaks[1] - peaks[0]) / 7)
         room = torch.cuda.get_device_properties(self.device).total_memory * CUDA_MEMORY_SHARE
         return int(2 ** np.floor(np.log2(min(CUDA_MAX_BATCH, max(1, room / per_picture)))))
+
+
+def torch_threads() -> int:
+    """Of one operation of this process."""
+    import torch
+
+    return int(torch.get_num_threads())
 
 
 def device_of(config: EncoderConfig) -> str:
@@ -202,7 +296,7 @@ def fast_types(device: str) -> list[torch.dtype]:
     return [torch.bfloat16] if has_bf16 else []
 
 
-def pooled(model: Any, x: torch.Tensor, pooling: str) -> torch.Tensor:
+def pooled(model: Any, pooling: str, x: torch.Tensor) -> torch.Tensor:
     """(n, dim) features: the model's own pooling, or 'cls', 'mean' or 'gem' over what it gives for places. EncoderNotFound: no CLS."""
     if pooling == "model":
         return model(x)  # type: ignore[no-any-return]

@@ -39,6 +39,7 @@ class ShardTask:
     producer: str
     assets: tuple[tuple[str, str], ...]  # (asset_id, source_uri)
     created_at: str
+    expected: int = 0  # assets that a worker will get in this run, for what pays only when there are many
 
 
 @functools.lru_cache(maxsize=4)
@@ -91,7 +92,7 @@ def fill_missing(
         for start in range(0, len(missing), size):
             ids = missing[start : start + size]
             key = stage_key(kind.stage, kind.version, {"producer": producer}, ids)
-            yield ShardTask(ws.config, key, producer, tuple((i, needed[i]) for i in ids), created_at)
+            yield ShardTask(ws.config, key, producer, tuple((i, needed[i]) for i in ids), created_at, -(-len(missing) // width))
 
     shards = -(-len(missing) // size)
     ws.report(f"{kind.stage}: {len(missing):,} assets in {shards:,} shards, {len(needed) - len(missing):,} known")

@@ -22,7 +22,7 @@ scheduler = "tcp://dask-scheduler:8786"
 
 *Identity* settings decide results: when one changes, the stages that use it make new records under other keys, and the old ones stay.
 *Speed* settings change only where and how fast work is done: the results keep their names, and stay the same; vectors made with other `[encoder]`
-speed settings or on another device agree within 1e-3 of cosine, and on one machine with the same settings to the last bit.
+speed settings or on another device agree within 1e-3 of cosine, and those made in one way on one machine to the last bit.
 
 | setting | default | kind | meaning |
 |---|---|---|---|

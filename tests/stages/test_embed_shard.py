@@ -73,7 +73,8 @@ def test_a_vector_that_is_no_unit_vector_is_never_written(wrong, tiny_pictures: 
 
     encoder = Wrong()
     monkeypatch.setattr("discovery.stages.embed_shard.load_encoder", lambda *arguments: encoder)
-    monkeypatch.setattr("discovery.stages.embed.encoder_spec", lambda ws: encoder.spec)
+    for name in ("encoder_spec", "base_spec"):
+        monkeypatch.setattr(f"discovery.stages.embed.{name}", lambda ws: encoder.spec)
     with open_workspace(Config(root=str(tmp_path / "root")), map_shards=map) as ws:
         manifest = ingest([str(tiny_pictures)], ws)
         report = check(manifest, ws)
