@@ -160,6 +160,10 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--where", default="", help="SQL expression over the asset table")
     search.add_argument("-k", type=int, default=10)
     computing(search)
+    maintain = add("maintain", "merge index segments when there are many, and tell what the configured encoder lacks and would cost")
+    maintain.add_argument("--compact", action="store_true", help="merge all segments, however few there are")
+    maintain.add_argument("--dry-run", action="store_true", help="only tell")
+    computing(maintain)
     curate = add("curate", "a dataset version from a spec")
     curate.add_argument("spec")
     curate.add_argument("--dry-run", action="store_true")
@@ -319,6 +323,21 @@ def _index(options: argparse.Namespace, ws: Workspace) -> Answer:
     }
 
 
+def _maintain(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.encoder_change import encoder_change
+    from discovery.stages.maintain import maintain
+
+    change = encoder_change(ws)
+    snapshot = maintain(ws, compact=options.compact) if change.has_index and not options.dry_run else None
+    return {
+        "index_id": snapshot.id if snapshot else None,
+        "elements": snapshot.elements if snapshot else None,
+        "segments": len(snapshot.segments) if snapshot else None,
+        "encoder": change.sentence,
+        "encoder_change": dataclasses.asdict(change),
+    }
+
+
 def _search(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.adapters.decode import Undecodable
     from discovery.stages.search import search
@@ -392,7 +411,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
-    "search": _search, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
+    "search": _search, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip
 

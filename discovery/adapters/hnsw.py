@@ -33,6 +33,11 @@ def file_size(n: int, dim: int, m: int) -> tuple[int, int]:
     return fixed, fixed + n * (4 * m + 4) * 16
 
 
+def segment_bytes(n: int, dim: int, m: int) -> int:
+    """Bytes that a segment of n vectors is expected to take: its graph, with the levels that are drawn on average, and its vectors."""
+    return file_size(n, dim, m)[0] + round(n * (4 * m + 4) / (m - 1)) + 4 * n * dim
+
+
 class HnswSegment:
     """One immutable graph. Labels are row numbers 0 … n-1 of the vectors it was built from."""
 

@@ -296,15 +296,25 @@ def refresh(context: Any = None) -> list[Json]:
 
 
 def maintain(compact: bool = False) -> Json:
-    """Merge segments when there are many; the snapshot that is current then. Skipped, with all after it, while there is no index."""
+    """Say what the configured encoder lacks, and merge segments when there are many; the snapshot that is current then.
+
+    Skipped, with all after it, while there is no index, or none by the configured encoder: the log then tells what making it would cost.
+    """
     from airflow.sdk.exceptions import AirflowSkipException
 
+    from discovery.errors import ConfigError
+    from discovery.stages.encoder_change import encoder_change
     from discovery.stages.maintain import maintain as stage
 
     with task_workspace() as ws:
         if not ws.catalog.heads():
             raise AirflowSkipException(f"There is no index under {ws.config.root} yet, so there is nothing to maintain.")
-        snapshot = stage(ws, compact=compact)
+        change = encoder_change(ws)
+        log.info("encoder: %s", change.sentence)
+        try:
+            snapshot = stage(ws, compact=compact)
+        except ConfigError as error:
+            raise AirflowSkipException(f"{error} {change.sentence}") from error
         return done(snapshot, ws, elements=snapshot.elements, segments=len(snapshot.segments))
 
 
