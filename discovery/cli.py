@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import errno
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _quiet_libraries()
     try:
-        config = configured(options)
-        if options.command == "doctor":
-            from discovery.doctor import diagnose
-
-            checks = diagnose(config)
-            show({"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]}, options.json)
-            return 0 if all(c.ok for c in checks) else 1
-        started = time.perf_counter()
-        with open_workspace(config, report=Progress(started)) as ws:
-            answer = COMMANDS[options.command](options, ws)
-        code = int(answer.pop("exit_code", 0))
-        show(answer, options.json)
-        limit = getattr(options, "max_rejected", None)
-        if limit is not None and int(answer.get("rejected", 0)) > limit:
-            print(f"discovery: {answer['rejected']} rejections, more than --max-rejected {limit}.", file=sys.stderr)
-            return EXIT_REJECTED
-        return code
+        with ended_in_order():
+            return _answer(options)
     except DiscoveryError as error:
         print(f"discovery: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("discovery: stopped. What was finished is kept; run the same command again to go on.", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -63,6 +51,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"discovery: {translate(error, f'Writing {error.filename or tempfile.gettempdir()}')}", file=sys.stderr)
         return 1
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which a service manager or a batch system sends: the run ends as with Ctrl-C."""
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Until it is left, SIGTERM ends the run as Ctrl-C does: workers, leases and databases are closed on the way out."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _answer(options: argparse.Namespace) -> int:
+    """Run the command and show its answer; the exit code."""
+    config = configured(options)
+    if options.command == "doctor":
+        from discovery.doctor import diagnose
+
+        checks = diagnose(config)
+        show({"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]}, options.json)
+        return 0 if all(c.ok for c in checks) else 1
+    started = time.perf_counter()
+    with open_workspace(config, report=Progress(started)) as ws:
+        answer = COMMANDS[options.command](options, ws)
+    code = int(answer.pop("exit_code", 0))
+    show(answer, options.json)
+    limit = getattr(options, "max_rejected", None)
+    if limit is not None and int(answer.get("rejected", 0)) > limit:
+        print(f"discovery: {answer['rejected']} rejections, more than --max-rejected {limit}.", file=sys.stderr)
+        return EXIT_REJECTED
+    return code
 
 
 class Progress:

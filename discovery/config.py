@@ -111,8 +111,9 @@ class EncoderConfig(Section):
 class DaskConfig(Section):
     """Where shards of work run."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"scheduler", "workers", "shard_assets", "timeout_s", "reconnect_s", "read_threads", "decode_threads"})
+    speed_only: ClassVar[frozenset[str]] = frozenset({"scheduler", "workers", "shard_assets", "timeout_s", "reconnect_s", "read_threads", "decode_threads", "airflow_connection"})
     scheduler: str = Field("", description="tcp://host:port; empty starts a local cluster; 'inline' uses this process")
+    airflow_connection: str = Field("", description="Airflow connection that holds the scheduler's host and port; for tasks, instead of `scheduler`")
     workers: int = Field(0, ge=0, description="local worker processes; 0: one a GPU, or one a core where there is none")
     shard_assets: int = Field(0, ge=0, description="assets in one unit of work; 0: eight units a worker, of 64 to 8,192")
     timeout_s: float = Field(20.0, gt=0, description="seconds to wait for a scheduler and its first worker")

@@ -193,7 +193,10 @@ def local_cluster(workers: int, gpus: list[str]) -> SpecCluster:
         environment = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-        options = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "silence_logs": 40, "env": environment}
+        options = {
+            "nthreads": 1, "host": "127.0.0.1", "dashboard": False, "silence_logs": 40, "env": environment,
+            "preload": ["discovery.adapters.dask_worker"],
+        }  # fmt: skip
         specs[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=40)

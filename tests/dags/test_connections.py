@@ -11,7 +11,7 @@ import pytest
 import s3fs
 
 from discovery.airflow import tasks
-from discovery.airflow.connections import configured
+from discovery.airflow.connections import configured, scheduler_address
 from discovery.config import Config, load_config
 from discovery.errors import ConfigError
 from discovery.stages.check import check
@@ -127,3 +127,31 @@ def test_no_text_form_of_the_settings_shows_a_secret() -> None:
 def test_half_of_a_pair_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"s3\..* (together|needs)"), open_workspace(Config().replace(root="s3://team/store", s3=given)):
         pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "address"),
+    [
+        ({"conn_type": "generic", "host": "dask.example"}, "tcp://dask.example:8786"),
+        ({"conn_type": "generic", "host": "dask.example", "port": 9000, "schema": "tls"}, "tls://dask.example:9000"),
+        ({"conn_type": "generic", "host": "tls://dask.example:8787"}, "tls://dask.example:8787"),
+    ],
+)
+def test_the_dask_scheduler_may_be_a_connections(fields: dict[str, object], address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_CONN_WORKERS", json.dumps(fields))
+    monkeypatch.setenv("DISCOVERY_DASK__AIRFLOW_CONNECTION", "workers")
+    monkeypatch.setenv("DISCOVERY_DASK__SCHEDULER", "inline")
+    assert configured().dask.scheduler == address
+    assert load_config().dask.scheduler == "inline"  # outside of Airflow
+
+
+def test_a_scheduler_connection_that_is_missing_or_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from airflow.sdk import Connection
+
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("DISCOVERY_DASK__AIRFLOW_CONNECTION", "nowhere")
+    with pytest.raises(ConfigError, match=r"dask.airflow_connection = 'nowhere': Airflow has no such connection"):
+        configured()
+    with pytest.raises(ConfigError, match="has no host"):
+        scheduler_address(Connection(conn_id="empty", conn_type="generic"), "empty")
