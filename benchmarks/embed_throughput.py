@@ -4,7 +4,8 @@
     decode      read + decode + resize alone, a plain loop on every core
     ours        `discovery` from a manifest to committed Parquet shards, on its workers, which have started before
     zero cost   the same with an encoder that computes nothing: what reading, decoding, batching and writing cost
-    DataLoader  torch's, workers for every core, timm's own transform, batches of 64, pinned and autocast on a GPU
+    DataLoader  torch's, timm's own transform, batches of 64, pinned and autocast on a GPU; the best of three ways to share the cores
+                between its workers and torch's threads
 
 On a CPU decoding and the forward pass share the cores: nothing can be faster than 1 / (1/forward + 1/decode), which is the bound
 that `ours` is compared with there. On a GPU the bound is the slower of the two.
@@ -160,11 +161,11 @@ def ours(config: Config, warm_up: list[Path], files: list[Path], run: Callable[[
         started = time.perf_counter()
         shards = embed(ws, paths)
         rate = len(paths) / (time.perf_counter() - started)
-    names = ("read_s", "decode_s", "wait_s", "encode_s", "write_s", "total_s")
+    names = ("read_s", "decode_s", "wait_s", "encode_s", "copy_s", "write_s", "total_s")
     return rate, {name: sum(getattr(shard, name) for shard in shards) for name in names}
 
 
-def data_loader(config: EncoderConfig, files: list[Path], out: Path, workers: int) -> float:
+def data_loader(config: EncoderConfig, files: list[Path], out: Path, workers: int, threads: int) -> float:
     """Pictures per second of the loop that a good engineer writes: DataLoader, timm's transform, channels_last, Parquet at the end."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -172,9 +173,9 @@ def data_loader(config: EncoderConfig, files: list[Path], out: Path, workers: in
     from PIL import Image
 
     timm = import_timm()
-    torch.set_num_threads(available_cores())
     encoder: Any = encoders.load_encoder(config.model_copy(update={"precision": "float32"}), S3Config())
     model, device = encoder._float32_model, encoder.device
+    torch.set_num_threads(threads)
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
 
     class Files(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -242,7 +243,8 @@ def main() -> None:
             rate, seconds = ours(root, warm_up, files, embed_shard)
             nothing = root.replace(root=str(folder / f"{kind} zero"), encoder={"name": "zero_cost", "weights": ""})
             ceiling, _ = ours(nothing, warm_up, files, embed_for_nothing)
-            peer = max(data_loader(encoder, files, folder / "peer.parquet", workers) for workers in {max(1, cores - 1), cores})
+            ways = {(max(1, cores - 1), cores), (cores, cores), (cores, 1)}
+            peer = max(data_loader(encoder, files, folder / "peer.parquet", workers, threads) for workers, threads in sorted(ways))
             bound = min(forward_rate, decode_rate) if on_gpu else 1 / (1 / forward_rate + 1 / decode_rate)
             print(
                 f"{kind}: {len(files)} pictures of {np.mean([file.stat().st_size for file in files]) / 1e6:.2f} MB\n"

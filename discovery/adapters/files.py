@@ -53,6 +53,10 @@ class Files(Protocol):
         """All bytes; FileNotFoundError when there is no such object."""
         ...
 
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        """The bytes from `start`, which lies within the object, up to `end`, or to its end; FileNotFoundError when there is no such object."""
+        ...
+
     def create(self, path: str, data: bytes) -> bool:
         """Make the whole object unless it exists; whether this call made it."""
         ...
@@ -150,6 +154,12 @@ class LocalFiles:
         """All bytes; FileNotFoundError when there is no such object."""
         with translated(f"Reading {self.folder / path}", FileNotFoundError):
             return (self.folder / path).read_bytes()
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        """The bytes from `start`, which lies within the object, up to `end`."""
+        with translated(f"Reading {self.folder / path}", FileNotFoundError), (self.folder / path).open("rb") as handle:
+            handle.seek(start)
+            return handle.read(end - start)
 
     def create(self, path: str, data: bytes) -> bool:
         """Make the object, fully written and synced, unless it exists; whether this call made it."""
@@ -257,6 +267,11 @@ class S3Files:
         """All bytes; FileNotFoundError when there is no such object."""
         full = self._full(path)  # max_concurrency: else s3fs asks for the size first, a second request for every small object
         return self._try(f"Reading {full}", lambda: bytes(self.filesystem.cat_file(full, max_concurrency=1)), FileNotFoundError)
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        """The bytes from `start`, which lies within the object, up to `end`, in one request."""
+        full = self._full(path)
+        return self._try(f"Reading {full}", lambda: bytes(self.filesystem.cat_file(full, start=start, end=end, max_concurrency=1)), FileNotFoundError)
 
     def _try(self, what: str, work: Callable[[], T], passing: type[OSError] | tuple[()] = ()) -> T:
         def once() -> T:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from discovery.adapters.files import Entry, open_files, translated
 from discovery.adapters.journal import Journal
 from discovery.adapters.leases import Lease
+from discovery.adapters.range_file import RangeFile
 from discovery.addressing import file_sha256, is_content_id, matches, sha256_hex
 from discovery.config import S3Config
 from discovery.errors import CorruptArtifact, InvalidInput, StorageError
@@ -173,6 +174,22 @@ class Store:
     def read_table(self, record: Record, role: str = "table", columns: Sequence[str] | None = None) -> pa.Table:
         """One Parquet file of a record as a table."""
         return pq.read_table(io.BytesIO(self.read_file(record, role)), columns=list(columns) if columns else None)
+
+    def peek_columns(self, record: Record, columns: Sequence[str], role: str = "table") -> pa.Table:
+        """Some columns of a Parquet file, of which nothing else is read: ids beside vectors are a hundredth of the bytes.
+
+        So the hash of the file is not checked. Only for what a changed byte cannot harm: who relies on a row reads it by `read_table`.
+        """
+        ref, path = record.file(role), self.file_path(record, role)
+        try:
+            with RangeFile(lambda start, end: self.files.read_range(path, start, end), ref.size_bytes) as source:
+                return pq.read_table(pa.PythonFile(source, "r"), columns=list(columns), pre_buffer=True, use_threads=False)
+        except FileNotFoundError as error:
+            raise CorruptArtifact(
+                f"{self.root}/{path} is missing though its record names it. Restore it, or delete its folder and run again."
+            ) from error
+        except pa.ArrowException as error:
+            raise CorruptArtifact(f"{self.root}/{path} is no Parquet file any more ({error}). Run `discovery verify`.") from error
 
     def file_path(self, record: Record, role: str) -> str:
         """Path of a record's file, relative to the root."""

@@ -87,11 +87,13 @@ def fill_missing(
     width = getattr(ws.map_shards, "width", lambda units: 1)(-(-len(missing) // SMALLEST_SHARD))
     size = ws.config.dask.shard_assets or max(SMALLEST_SHARD, min(LARGEST_SHARD, -(-len(missing) // (SHARDS_A_WORKER * width))))
     created_at = ws.clock()
+    given: dict[str, list[str]] = {}  # assets of the units that are under way
 
     def tasks() -> Iterator[ShardTask]:
         for start in range(0, len(missing), size):
             ids = missing[start : start + size]
             key = stage_key(kind.stage, kind.version, {"producer": producer}, ids)
+            given[key] = ids
             yield ShardTask(ws.config, key, producer, tuple((i, needed[i]) for i in ids), created_at, -(-len(missing) // width))
 
     shards = -(-len(missing) // size)
@@ -100,7 +102,7 @@ def fill_missing(
     started = time.perf_counter()
     for shard in ws.map_shards(run, tasks()):
         ws.catalog.add_record(shard)
-        ids = ws.store.read_table(shard, columns=["asset_id"])["asset_id"].to_pylist()
+        ids = given.pop(shard.id)
         holder.update((asset_id, shard) for asset_id in ids)
         done += len(ids)
         ws.tally[f"{kind.stage}.computed"] += len(ids)
@@ -120,7 +122,7 @@ def _used(holder: dict[str, ShardT], needed: dict[str, str]) -> list[ShardT]:
 
 
 def holders(kind: type[ShardT], producer: str, ws: Workspace) -> dict[str, ShardT]:
-    """asset_id to the committed shard that holds its row.
+    """asset_id to the committed shard that holds its row. Of the shards only the ids are read, no vector.
 
     Shards that workers committed but a killed driver never entered in the catalog are found by listing the store.
     """
@@ -133,7 +135,7 @@ def holders(kind: type[ShardT], producer: str, ws: Workspace) -> dict[str, Shard
     for key in sorted(entered, reverse=True):  # the smallest id stays, when two hold an asset
         record = entered[key]
         if isinstance(record, kind) and record.producer == producer:
-            ids = ws.store.read_table(record, columns=["asset_id"])["asset_id"].to_pylist()
+            ids = ws.store.peek_columns(record, ["asset_id"])["asset_id"].to_pylist()
             holder.update((asset_id, record) for asset_id in ids)
     return holder
 

@@ -47,6 +47,13 @@ def test_what_is_not_there_is_not_there(files):
     files.remove("nothing")
 
 
+def test_a_part_of_an_object_is_read_by_its_place(files):
+    files.create("digits", b"0123456789")
+    assert (files.read_range("digits", 2, 5), files.read_range("digits", 0, 1), files.read_range("digits", 8, 50)) == (b"234", b"0", b"89")
+    with pytest.raises(FileNotFoundError):
+        files.read_range("nothing", 0, 5)
+
+
 def test_an_empty_object_is_an_object(files):
     assert files.create("empty", b"") is True and files.create("empty", b"x") is False
     assert files.read("empty") == b"" and files.stat("empty").size_bytes == 0

@@ -6,12 +6,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from discovery.adapters.files import Files
-from discovery.adapters.storage import Store, asset_path
+from discovery.adapters.storage import Store, asset_path, table_to_parquet
 from discovery.addressing import sha256_hex
 from discovery.errors import CorruptArtifact, InvalidInput
+from discovery.schemas import embedding_table
 from discovery.types import MeasureShard, QualityReport
 from tests.contracts.conftest import Place
 from tests.contracts.writer import shard
@@ -61,6 +63,32 @@ def test_of_runs_of_one_key_at_once_one_commits_and_the_others_take_over_its_rec
     assert {returned for _, returned in results} == {winner}
     assert [record for record, _ in results].count(winner) == 1
     assert store.read_file(winner, "table") == str(int(winner.created_at[17:19])).encode()  # files of the winner's own
+
+
+def test_some_columns_are_read_without_the_rest_of_the_file(store, monkeypatch):
+    ids = [sha256_hex(str(number).encode()) for number in range(500)]
+    vectors = np.random.default_rng(1).random((500, 256), np.float32)
+    ref = store.put_file("measure", A, "table", table_to_parquet(embedding_table(ids, vectors)), ".parquet", 500)
+    record = store.commit(replace(shard(store, A), files=(ref,)))
+    fetched: list[int] = []
+    plain = store.files.read_range
+
+    def counted(path: str, start: int, end: int) -> bytes:
+        data = plain(path, start, end)
+        fetched.append(len(data))
+        return data
+
+    monkeypatch.setattr(store.files, "read_range", counted)
+    monkeypatch.setattr(store.files, "read", lambda path: pytest.fail(f"all of {path} was read"))
+    assert store.peek_columns(record, ["asset_id"])["asset_id"].to_pylist() == ids
+    assert sum(fetched) < ref.size_bytes / 4 and len(fetched) <= 3  # of ids 500 x 64 bytes, of vectors 500 x 1,024; the end holds 64 KiB
+    path = store.file_path(record, "table")
+    store.files.remove(path)
+    with pytest.raises(CorruptArtifact, match="missing though its record names it"):
+        store.peek_columns(record, ["asset_id"])
+    store.files.create(path, bytes(ref.size_bytes))
+    with pytest.raises(CorruptArtifact, match="no Parquet file any more"):
+        store.peek_columns(record, ["asset_id"])
 
 
 def test_changed_bytes_are_corrupt(store):

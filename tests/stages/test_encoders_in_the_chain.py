@@ -79,6 +79,24 @@ def test_a_projection_embeds_nothing_again_and_its_vectors_are_those_of_the_matr
         assert current_snapshot(ws).dim == 1280
 
 
+def test_what_is_known_costs_no_vector_to_find(tmp_path, tiny_pictures, monkeypatch):
+    with workspace(tmp_path) as ws:
+        first = indexed(tiny_pictures, ws)
+        table = first.shards[0]
+        more = tmp_path / "more"
+        more.mkdir()
+        for number in (0, 1):
+            (more / f"{number}.png").write_bytes((tiny_pictures / f"{number:02}.png").read_bytes() + b" another file")
+        manifest = ingest([str(tiny_pictures), str(more)], ws)
+        report = check(manifest, ws)
+        plain = ws.store.files.read
+        read: list[str] = []
+        monkeypatch.setattr(ws.store.files, "read", lambda path: read.append(path) or plain(path))
+        embeddings = embed(manifest, report, ws)
+        assert (embeddings.assets, ws.tally["embed_shard.computed"], ws.tally["embed_shard.reused"]) == (14, 14, 12)
+        assert not [path for path in read if table in path and path.endswith(".parquet")]
+
+
 def test_a_projection_fitted_on_a_version_knows_its_members_alone(chain):
     root, _, version_id = chain
     with workspace(root) as ws:
