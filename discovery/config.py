@@ -99,6 +99,7 @@ class EncoderConfig(Section):
     weights: str = Field("", description="file or URI of a safetensors or state-dict file; empty: timm's own for the name")
     pooling: Literal["model", "cls", "mean", "gem"] = Field("model", description="how the features of places become one: 'model' (its own), 'cls', 'mean' or 'gem'")
     views: Literal["centre", "flip", "three_crops", "three_crops_flip"] = Field("centre", description="what of a picture is looked at; each view is a forward pass, the vector is their mean")
+    decoder: Literal["pillow", "nvjpeg"] = Field("pillow", description="'nvjpeg': pictures are decoded whole, JPEGs by the GPU where it can, and resized by torch; other vectors than 'pillow', so another encoder")
     projection: str = Field("", description="id of a projection that `discovery fit-projection` made; empty: the model's own vectors")
     batch_size: int = Field(0, ge=0, description="pictures in a forward pass; 0: 16 on a CPU, what fits on a GPU")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="'auto': the fastest that keeps the vectors of the probe pictures")

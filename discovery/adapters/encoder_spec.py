@@ -114,22 +114,32 @@ def empty_batch(encoder: Encoder) -> NDArray[np.uint8]:
 
 
 def crop_views(image: Image.Image, spec: EncoderSpec) -> NDArray[np.uint8]:
-    """spec.shape uint8: the picture fitted as spec.fit says, then squares of input_px: the middle, or the first, middle and last place."""
+    """spec.shape uint8: the picture fitted as spec.fit says, then squares of input_px at `crop_corners`."""
     resized = _fitted(image, spec)
-    left, top = round((resized.width - spec.input_px) / 2), round((resized.height - spec.input_px) / 2)
+    crops = [_square(resized, left, top, spec.input_px) for left, top in crop_corners(resized.width, resized.height, spec)]
+    return np.stack(crops).reshape(spec.shape)
+
+
+def crop_corners(width: int, height: int, spec: EncoderSpec) -> list[tuple[int, int]]:
+    """(left, top) of each crop of a fitted picture: the middle, or the first, middle and last place along the longer side."""
+    left, top = round((width - spec.input_px) / 2), round((height - spec.input_px) / 2)
     if spec.crops == 1:
-        return _square(resized, left, top, spec.input_px)
-    if resized.width >= resized.height:
-        corners = [(0, top), (left, top), (resized.width - spec.input_px, top)]
-    else:
-        corners = [(left, 0), (left, top), (left, resized.height - spec.input_px)]
-    return np.stack([_square(resized, *corner, spec.input_px) for corner in corners])
+        return [(left, top)]
+    if width >= height:
+        return [(0, top), (left, top), (width - spec.input_px, top)]
+    return [(left, 0), (left, top), (left, height - spec.input_px)]
+
+
+def fitted_size(width: int, height: int, spec: EncoderSpec) -> tuple[int, int]:
+    """Width and height of a picture that is cropped or squashed, to the pixel as torchvision's Resize, with which models are trained."""
+    if spec.fit == "squash":
+        return spec.resize_px, spec.resize_px
+    short = min(width, height)
+    return spec.resize_px * width // short, spec.resize_px * height // short
 
 
 def _fitted(image: Image.Image, spec: EncoderSpec) -> Image.Image:
     resample = Image.Resampling[spec.interpolation.upper()]
-    if spec.fit == "squash":
-        return image.resize((spec.resize_px, spec.resize_px), resample)
     if spec.fit == "border":
         scale = spec.resize_px / max(image.size)
         small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resample)
@@ -137,8 +147,7 @@ def _fitted(image: Image.Image, spec: EncoderSpec) -> Image.Image:
         square = Image.new("RGB", (max(spec.resize_px, spec.input_px),) * 2, colour)
         square.paste(small, ((square.width - small.width) // 2, (square.height - small.height) // 2))
         return square
-    short = min(image.size)  # sides and places to the pixel as torchvision's Resize and CenterCrop, with which models are trained
-    return image.resize((spec.resize_px * image.width // short, spec.resize_px * image.height // short), resample)
+    return image.resize(fitted_size(*image.size, spec), resample)
 
 
 def _square(image: Image.Image, left: int, top: int, px: int) -> NDArray[np.uint8]:

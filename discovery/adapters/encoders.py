@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from discovery.adapters.allocator import keep_freed_memory
 from discovery.adapters.cores import share_of_cores
 from discovery.adapters.decode import decode
+from discovery.adapters.device_decode import WHOLE
 from discovery.adapters.encoder_spec import FITS, VIEWS, Encoder, EncoderSpec, crop_views
 from discovery.adapters.files import is_local, local_path
 from discovery.adapters.weights import digest_state, read_weights, rename_lite_state
@@ -155,7 +156,7 @@ def measured_spec(
     """
     import torch
 
-    from discovery.adapters.torch_encoder import pooled
+    from discovery.adapters.pooling import pooled
 
     if len(set(input_size)) != 1 or fit not in FITS:
         raise EncoderNotFound(
@@ -170,6 +171,7 @@ def measured_spec(
     return EncoderSpec(
         model=name, weights_sha256=digest, dim=dim, input_px=side, resize_px=int(side / crop_pct), interpolation=interpolation,
         mean=tuple(float(v) for v in mean), std=tuple(float(v) for v in std), pooling=config.pooling, views=config.views, fit=fit,
+        **({"decoder": WHOLE} if config.decoder == "nvjpeg" else {}),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from discovery.adapters.compiled import (
     TRY_FROM_S,
@@ -27,10 +29,13 @@ from discovery.adapters.compiled import (
     timing_key,
 )
 from discovery.adapters.decode import decode
+from discovery.adapters.device_decode import WHOLE, DeviceDecoder, nvjpeg
 from discovery.adapters.encoder_spec import EncoderSpec, crop_views
+from discovery.adapters.pooling import pooled
+from discovery.adapters.torch_device import device_of, fast_types, torch_threads
 from discovery.config import EncoderConfig
 from discovery.core.probe_pictures import probe_pictures
-from discovery.errors import ConfigError, EncoderNotFound, InvalidInput
+from discovery.errors import ConfigError, InvalidInput
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +45,6 @@ PROBE_COSINE_DISTANCE = 5e-4  # on the probe pictures, which were worse than any
 CPU_BATCH = 16
 CUDA_MAX_BATCH = 512
 CUDA_MEMORY_SHARE = 0.5  # of the device's memory, for the activations of one batch
-GEM_POWER = 3.0  # Radenović et al. 2018, "Fine-tuning CNN image retrieval with no human annotation"
 
 
 class TorchEncoder:
@@ -63,17 +67,21 @@ class TorchEncoder:
         self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._float32_model = self.model
         self._choose_precision(config.precision)
+        self._decoder = DeviceDecoder(spec) if spec.decoder == WHOLE else None
+        self._try_nvjpeg()
         if self.device.type == "cuda" and not config.batch_size:
             self.batch_size = self._fitting_batch()
 
     @property
     def runtime(self) -> str:
-        """How vectors are computed here, for the record: device, precision, batch size, and whether the model is compiled."""
-        compiled = " compiled" if self._compiled is not None else ""
-        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')} batch {self.batch_size}{compiled}"
+        """How vectors are computed here, for the record: device, precision, batch size, and whether the model is compiled and nvJPEG decodes."""
+        extras = [" compiled"] * (self._compiled is not None) + [" nvjpeg"] * (self._decoder is not None and self._decoder.uses_nvjpeg)
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')} batch {self.batch_size}{''.join(extras)}"
 
     def preprocess(self, data: bytes) -> NDArray[np.uint8]:
-        """Decode at the smallest scale that is enough, resize the shorter side, crop the views."""
+        """Decode, at the smallest scale that is enough or whole on the device, fit as the model was trained, crop the views."""
+        if self._decoder is not None:
+            return self._decoder.views(data)
         return crop_views(decode(data, max_pixels=2**62, at_least_px=self.spec.resize_px).image, self.spec)
 
     def empty_batch(self) -> NDArray[np.uint8]:
@@ -206,6 +214,18 @@ class TorchEncoder:
                     f"picture; {PROBE_COSINE_DISTANCE:g} is allowed. Use 'auto' or 'float32'."
                 )
 
+    def _try_nvjpeg(self) -> None:
+        """Let the device decode JPEGs when the probes' vectors stay with those of Pillow's decoding."""
+        decode_jpegs = nvjpeg(self.device) if self._decoder is not None else None
+        if self._decoder is None or decode_jpegs is None:
+            return
+        files = [as_jpeg(picture) for picture in probe_pictures(2 * self.spec.resize_px)]
+        expected = self.encode(np.stack([self._decoder.views(data) for data in files]))
+        self._decoder.use_nvjpeg(decode_jpegs)
+        distance = 1.0 - (self.encode(np.stack([self._decoder.views(data) for data in files])) * expected).sum(axis=1).min()
+        if not distance <= PROBE_COSINE_DISTANCE:
+            self._decoder.use_nvjpeg(None)
+
     def prepare(self, pictures: int) -> None:
         """Get ready for that many pictures: the model is compiled when that saves time, which is found once a machine.
 
@@ -268,50 +288,8 @@ class TorchEncoder:
         return int(2 ** np.floor(np.log2(min(CUDA_MAX_BATCH, max(1, room / per_picture)))))
 
 
-def torch_threads() -> int:
-    """Of one operation of this process."""
-    import torch
-
-    return int(torch.get_num_threads())
-
-
-def device_of(config: EncoderConfig) -> str:
-    """'cuda' or 'cpu', with 'auto' decided. Raises ConfigError: CUDA asked for and absent."""
-    import torch
-
-    if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("encoder.device = 'cuda', but torch finds no CUDA device here. Use 'auto' or 'cpu'.")
-    return config.device
-
-
-def fast_types(device: str) -> list[torch.dtype]:
-    """Types that are faster than float32 on this device, the fastest first: none where the hardware only emulates them."""
-    import torch
-
-    if device == "cuda":
-        return [torch.bfloat16, torch.float16] if torch.cuda.is_bf16_supported(including_emulation=False) else [torch.float16]
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return [torch.bfloat16] if has_bf16 else []
-
-
-def pooled(model: Any, pooling: str, x: torch.Tensor) -> torch.Tensor:
-    """(n, dim) features: the model's own pooling, or 'cls', 'mean' or 'gem' over what it gives for places. EncoderNotFound: no CLS."""
-    if pooling == "model":
-        return model(x)  # type: ignore[no-any-return]
-    features = model.forward_features(x)
-    prefix = int(getattr(model, "num_prefix_tokens", 0))
-    if pooling == "cls":
-        if features.ndim != 3 or prefix < 1:
-            raise EncoderNotFound(f"{type(model).__name__} has no CLS token. Use encoder.pooling 'model', 'mean' or 'gem'.")
-        return features[:, 0]  # type: ignore[no-any-return]
-    if features.ndim == 3:  # (n, tokens, d)
-        places = features[:, prefix:]
-    elif features.shape[1] == model.num_features:  # (n, d, h, w)
-        places = features.flatten(2).transpose(1, 2)
-    else:  # (n, h, w, d)
-        places = features.flatten(1, 2)
-    if pooling == "mean":
-        return places.mean(dim=1)  # type: ignore[no-any-return]
-    return places.float().clamp(min=1e-6).pow(GEM_POWER).mean(dim=1).pow(1.0 / GEM_POWER)  # type: ignore[no-any-return]
+def as_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """A JPEG of quality 95 of (h, w, 3) uint8."""
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "JPEG", quality=95)
+    return sink.getvalue()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from discovery.adapters import compiled, torch_encoder
+from discovery.adapters import compiled, torch_device, torch_encoder
 from discovery.adapters.compiled import CompileTiming
 from discovery.adapters.encoder_spec import EncoderSpec
 from discovery.adapters.torch_encoder import PROBE_COSINE_DISTANCE, TorchEncoder
@@ -66,7 +66,7 @@ def test_what_this_machine_measured_before_decides(timing, pays, monkeypatch):
         tried.append(1)
         return timing
 
-    compiled.remember(compiled.timing_key(made.spec.encoder_id, made.runtime, torch_encoder.torch_threads()), timing)
+    compiled.remember(compiled.timing_key(made.spec.encoder_id, made.runtime, torch_device.torch_threads()), timing)
     monkeypatch.setattr(made, "_try_compiled", record)
     monkeypatch.setattr(torch_encoder, "seconds_a_batch", lambda encode: pytest.fail("measured again"))
     made.prepare(1000)
