@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from discovery.adapters.compiled import (
+    TRY_FROM_BATCHES,
     TRY_FROM_S,
     CompileTiming,
     compile_forward,
@@ -239,6 +240,8 @@ class TorchEncoder:
             key = timing_key(self.spec.encoder_id, self.runtime, torch_threads())
             if self._compile == "auto":
                 timing = remembered(key)
+                if timing is None and batches < TRY_FROM_BATCHES:
+                    return
                 if timing is None and seconds_a_batch(self._any_batch) * batches < TRY_FROM_S:
                     return
                 if timing is not None and timing.saves_s(batches) <= 0:

@@ -43,10 +43,12 @@ def test_a_compiled_model_gives_the_same_vectors_and_says_that_it_is_one(own_cac
     assert len(list(own_cache.iterdir())) == 1
 
 
-def test_little_work_is_not_worth_a_try(own_cache):
+def test_little_work_is_not_worth_a_try_and_very_little_not_worth_timing(own_cache, monkeypatch):
     made = encoder()
-    made.prepare(1000)
+    made.prepare(1000)  # 250 batches of milliseconds
     assert "compiled" not in made.runtime and not own_cache.exists()
+    monkeypatch.setattr(torch_encoder, "seconds_a_batch", lambda encode: pytest.fail("timed"))
+    encoder().prepare(796)  # 199 batches: timing four would cost more than 2 %
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_is_remembered(own_cache, monk
     monkeypatch.setattr(torch_encoder, "TRY_FROM_S", 0.0)
     made = encoder()
     expected = made.encode(probe_pictures(32))
-    made.prepare(100)
+    made.prepare(800)
     assert "compiled" not in made.runtime and (made.encode(probe_pictures(32)) == expected).all()
     (file,) = own_cache.iterdir()
     assert "RuntimeError: no C++ compiler" in file.read_text() and "trace" not in file.read_text()
@@ -97,7 +99,7 @@ def test_a_compiled_model_that_moves_the_vectors_is_not_used(monkeypatch):
     monkeypatch.setattr(torch_encoder, "compile_forward", lambda forward, device: lambda x: forward(x).flip(1))
     monkeypatch.setattr(torch_encoder, "TRY_FROM_S", 0.0)
     made = encoder()
-    made.prepare(100)
+    made.prepare(800)
     assert "compiled" not in made.runtime
     with pytest.raises(ConfigError, match="its vectors move by a cosine distance of"):
         encoder(compile="on").prepare(1)
