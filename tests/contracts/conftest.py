@@ -106,3 +106,9 @@ def empty_postgres(postgres_url: str) -> str:
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
     return postgres_url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.live)])
+def new_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database."""
+    return f"sqlite:///{tmp_path / 'new.db'}" if request.param == "sqlite" else str(request.getfixturevalue("empty_postgres"))
