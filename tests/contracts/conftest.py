@@ -20,7 +20,7 @@ from discovery.config import Config, S3Config
 from discovery.workspace import Workspace, open_workspace
 from tests.contracts.postgres import postgres
 from tests.contracts.s3_server import CREDENTIALS, s3_server
-from tests.contracts.seaweedfs import seaweedfs
+from tests.contracts.seaweedfs import SeaweedFS
 
 WRITER = Path(__file__).with_name("writer.py")
 
@@ -62,8 +62,8 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def seaweedfs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with seaweedfs(tmp_path_factory.mktemp("weed")) as url:
-        yield url
+    with SeaweedFS(tmp_path_factory.mktemp("weed")) as server:
+        yield server.url
 
 
 @pytest.fixture(params=["local", pytest.param("moto", marks=pytest.mark.live), pytest.param("seaweedfs", marks=pytest.mark.live)])
