@@ -21,6 +21,7 @@ from discovery.workspace import Workspace, open_workspace
 from tests.contracts.postgres import postgres
 from tests.contracts.s3_server import CREDENTIALS, s3_server
 from tests.contracts.seaweedfs import SeaweedFS
+from tests.contracts.writer import WITHOUT_LINKS, no_links
 
 WRITER = Path(__file__).with_name("writer.py")
 
@@ -66,12 +67,23 @@ def seaweedfs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(params=["local", pytest.param("moto", marks=pytest.mark.live), pytest.param("seaweedfs", marks=pytest.mark.live)])
+PLACES = ["local", pytest.param("moto", marks=pytest.mark.live), pytest.param("seaweedfs", marks=pytest.mark.live)]
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The same test on a folder and on two S3 servers; parts are as small as S3 allows, so that large objects stay small."""
+    """The same test on a folder and on two S3 servers."""
+    return new_place(request, tmp_path, monkeypatch)
+
+
+def new_place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The place that a test's parameter names; parts are as small as S3 allows, so that large objects stay small."""
     monkeypatch.setattr("discovery.adapters.files.PART_BYTES", 5 * 2**20)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where the catalog of a remote root is
-    if request.param == "local":
+    if request.param in ("local", WITHOUT_LINKS):
+        if request.param == WITHOUT_LINKS:
+            monkeypatch.setattr(os, "link", no_links)
+            monkeypatch.setenv(WITHOUT_LINKS, "1")  # for the processes of writer.py
         return Place(str(tmp_path / "a root"), S3Config())
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
