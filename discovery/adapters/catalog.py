@@ -305,6 +305,8 @@ class Catalog:
                 collection, _, version = name.rpartition("@")
                 values = {"name": collection, "number": int(version), "run_number": number, **entry.value}
                 self._run(connection, "set_version_run", values)
+            case Topic.SHOWN:
+                pass  # who publishes asks the journal
 
     # rebuilding
 

@@ -133,5 +133,5 @@ def _unlike_journal(ws: Workspace) -> Iterator[str]:
         known[Topic.VERSIONS, row.name] = max(row.number, known.get((Topic.VERSIONS, row.name), 0))
         known[Topic.RUNS, f"{row.name}@{row.number}"] = row.run_number
     for (topic, name), number in last.items():
-        if known.get((topic, name), 0) < number:
+        if topic is not Topic.SHOWN and known.get((topic, name), 0) < number:
             yield f"catalog row of {topic} {name}: number {number} of the journal"
