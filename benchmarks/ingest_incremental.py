@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from tests.contracts.s3_server import CREDENTIALS
-from tests.contracts.seaweedfs import seaweedfs
+from tests.contracts.seaweedfs import SeaweedFS
 
 PASS = """
 import json, resource, sys, time
@@ -115,9 +115,9 @@ def s3(files: int, px: int, work: Path) -> None:
     originals = pictures(px)
     os.environ |= CREDENTIALS
     (work / "weed").mkdir()
-    with seaweedfs(work / "weed") as endpoint:
-        os.environ["DISCOVERY_S3__ENDPOINT_URL"] = endpoint
-        filesystem = s3fs.S3FileSystem(client_kwargs={"endpoint_url": endpoint})
+    with SeaweedFS(work / "weed") as server:
+        os.environ["DISCOVERY_S3__ENDPOINT_URL"] = server.url
+        filesystem = s3fs.S3FileSystem(client_kwargs={"endpoint_url": server.url})
         filesystem.mkdir("photos")
 
         def add(start: int, count: int) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
+from discovery.adapters.journal import Topic
 from discovery.adapters.mlflow_tracking import DatasetInfo, RunContent, members_csv, publish_content, run_url
 from discovery.addressing import content_id
 from discovery.errors import CorruptArtifact
@@ -69,7 +71,7 @@ def publish_version(version: DatasetVersion, ws: Workspace, tags: Mapping[str, s
         },
         binaries={"members.parquet": ws.store.read_file(version, "table")},
     )
-    run_id, experiment_id = publish_content(content, ws.config.tracking_uri, _artifact_root(ws))
+    run_id, experiment_id = _publish(content, ws)
     url = run_url(_public_url(ws), experiment_id, run_id)
     ws.catalog.set_version_run(row.name, row.number, run_id, url)
     return Published(row.name, row.number, row.digest, run_id, url)
@@ -90,8 +92,23 @@ def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str,
         metrics=metrics,
         description="\n".join([f"Discovery run over {sources}", "", "| stage | record |", "|---|---|", *lines]),
     )
-    run_id, _ = publish_content(content, ws.config.tracking_uri, _artifact_root(ws))
+    run_id, _ = _publish(content, ws)
     return run_id
+
+
+def _publish(content: RunContent, ws: Workspace) -> tuple[str, str]:
+    """Ids of the run and its experiment; of two publishers at once the first that is entered in the journal makes the run for both."""
+    name = f"{content.experiment}/{content.digest}"
+
+    def settle(run_id: str, exists: Callable[[str], bool]) -> str:
+        for number in count(1):  # one entry, unless MLflow lost a run, or is another one
+            stands = ws.store.journal.claim(Topic.SHOWN, name, number, {"mlflow_run_id": run_id})["mlflow_run_id"]
+            if stands == run_id or exists(stands):
+                return stands
+        raise AssertionError("unreachable")
+
+    ws.report(f"publish: {content.name}")
+    return publish_content(content, ws.config.tracking_uri, _artifact_root(ws), settle)
 
 
 def _run_metrics(records: Mapping[str, Record]) -> dict[str, float]:

@@ -30,6 +30,7 @@ from discovery.types import RECORDS, Record, record_from_json
 T = TypeVar("T")
 DISK_FULL = "53100"  # SQLSTATE of PostgreSQL
 ATTEMPTS = 8  # of a transaction that lost against another writer
+PAGE = 10_000  # edges of lineage that are read at once: 1.6 MB of ids
 QUERY_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -182,6 +183,16 @@ class Catalog:
         """Ids of the records made from it."""
         return [row.child_id for row in self._rows("get_children", {"id": record_id})]
 
+    def lineage(self) -> Iterator[tuple[str, str]]:
+        """Every edge, (child, parent), a child's together; a page of them in memory, each page a transaction of its own."""
+        after = ("", "")
+        while True:
+            page = self._rows("list_lineage", {"child_id": after[0], "parent_id": after[1], "limit": PAGE})
+            yield from ((row.child_id, row.parent_id) for row in page)
+            if len(page) < PAGE:
+                return
+            after = (page[-1].child_id, page[-1].parent_id)
+
     # names, heads, versions: in the journal first
 
     def set_name(self, kind: str, name: str, record_id: str) -> None:
@@ -294,6 +305,8 @@ class Catalog:
                 collection, _, version = name.rpartition("@")
                 values = {"name": collection, "number": int(version), "run_number": number, **entry.value}
                 self._run(connection, "set_version_run", values)
+            case Topic.SHOWN:
+                pass  # who publishes asks the journal
 
     # rebuilding
 

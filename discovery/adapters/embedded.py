@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from discovery.adapters.files import translated
+from discovery.adapters.naming import take_name
 
 
 @contextmanager
@@ -25,14 +25,8 @@ def made_whole(path: Path) -> Iterator[Path | None]:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield draft
-        with translated(f"Making {path}"):
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                if not path.exists():
-                    os.rename(draft, path)
+        with translated(f"Making {path}"), suppress(FileExistsError):
+            take_name(draft, path)
     finally:
         for leftover in path.parent.glob(f"{draft.name}*"):  # the draft, its journal
             leftover.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
+from discovery.adapters.naming import make_folder, sync_folders, take_name
 from discovery.config import S3Config
 from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNotFound, StorageError, StorageFull
 
@@ -162,7 +163,7 @@ class LocalFiles:
             return handle.read(end - start)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Make the object, fully written and synced, unless it exists; whether this call made it."""
+        """Make the object unless it exists; whether this call made it. Its bytes, its name and new folders are on the disk then."""
         return self._create(path, lambda handle: handle.write(data))
 
     def create_from(self, path: str, source: Path) -> bool:
@@ -180,19 +181,21 @@ class LocalFiles:
             return False
         temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
         with translated(f"Writing {target}"):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            changed = make_folder(target.parent)
             try:
                 with open(temporary, "xb") as handle:
                     write(handle)
                     handle.flush()
                     os.fsync(handle.fileno())
-                os.link(temporary, target)  # fails when it exists, unlike rename: the first writer wins
+                take_name(temporary, target)
             except FileExistsError:
                 if not target.is_file():
                     raise
+                sync_folders([target.parent])  # who made it may not have come to that yet
                 return False
             finally:
                 temporary.unlink(missing_ok=True)
+            sync_folders([target.parent, *changed])  # all at the end, when the disk has most of it: the file's sync wrote the journal
         return True
 
     def stat(self, path: str) -> Entry | None:
@@ -445,7 +448,7 @@ def open_files(root: str, s3: S3Config) -> Files:
     if is_local(root):
         folder = local_path(root).absolute()
         with translated(f"Opening root {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
+            sync_folders(make_folder(folder))
         return LocalFiles(folder)
     filesystem, path = open_filesystem(root, s3)
     if not root.startswith("s3://"):

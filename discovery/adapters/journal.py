@@ -1,4 +1,4 @@
-"""The journal: what the catalog knows beyond the records, as numbered entries in the store, each written once.
+"""The journal: what is said beyond the records, as numbered entries in the store, each written once; the catalog has most of it.
 
     journal/<topic>/<sha256 of the name>/<number>.json
 
@@ -6,6 +6,7 @@
     names       a kind and a name      the records it pointed at
     versions    a collection           its dataset versions, by number
     runs        a version              where it was published
+    shown       an experiment, digest  the MLflow runs that show it: of two that are made at once, the one entered; not in the catalog
 
 Creating is exclusive, so a number is taken once, whichever catalog asks: two catalogs of one store never give one number to two things.
 The catalog can be lost; the journal and the records bring it back.
@@ -33,6 +34,7 @@ class Topic(StrEnum):
     NAMES = "names"
     VERSIONS = "versions"
     RUNS = "runs"
+    SHOWN = "shown"
 
 
 @dataclass(frozen=True, slots=True)

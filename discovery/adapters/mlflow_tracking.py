@@ -16,6 +16,7 @@ from discovery.adapters.embedded import made_whole
 from discovery.errors import DiscoveryError, StorageFull, TrackingError
 
 T = TypeVar("T")
+Settle = Callable[[str, Callable[[str], bool]], str]  # of a run to fill, and whether another is there: the run that it shall be
 ATTEMPTS = 4  # the first logging of one dataset from parallel runs can answer 400 "UNIQUE constraint"
 SQLITE = "sqlite:///"
 DIGEST_TAG = "discovery.digest"
@@ -50,10 +51,11 @@ class RunContent:
     binaries: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path) -> tuple[str, str]:
+def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path, settle: Settle = lambda run_id, exists: run_id) -> tuple[str, str]:
     """(run id, experiment id) of the finished run with this digest; made when there is none yet, completed when it broke off.
 
-    artifact_root: where artifacts go when the tracking store is a local database without a server. Raises TrackingError.
+    artifact_root: where artifacts go when the tracking store is a local database without a server. settle: which run it shall be,
+    asked before one is filled, since MLflow lets two callers that find none make one each. Raises TrackingError.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout belongs to --json
@@ -71,15 +73,28 @@ def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path)
         for run in runs:
             if run.info.status == "FINISHED":
                 return str(run.info.run_id), experiment_id
-        unfinished = runs[0].info.run_id if runs else None
-        if unfinished is None:
-            tags = {**content.tags, DIGEST_TAG: content.digest, DESCRIPTION_TAG: content.description[:DESCRIPTION_LIMIT]}
-            unfinished = client.create_run(experiment_id, tags=tags, run_name=content.name).info.run_id
-        _fill(client, str(unfinished), content)
-        client.set_terminated(unfinished, "FINISHED")
-        return str(unfinished), experiment_id
+        tags = {**content.tags, DIGEST_TAG: content.digest, DESCRIPTION_TAG: content.description[:DESCRIPTION_LIMIT]}
+        offered = runs[0] if runs else client.create_run(experiment_id, tags=tags, run_name=content.name)
+        run_id = settle(str(offered.info.run_id), lambda other: _is_there(client, other))
+        if run_id != offered.info.run_id and not runs:
+            client.delete_run(offered.info.run_id)
+        if client.get_run(run_id).info.status != "FINISHED":
+            _fill(client, run_id, content)
+            client.set_terminated(run_id, "FINISHED")
+        return run_id, experiment_id
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise _refusal(error, tracking_uri) from error
+
+
+def _is_there(client: Any, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # of another server, or of one that was lost
+            return False
+        raise
 
 
 def _refusal(error: Exception, tracking_uri: str) -> DiscoveryError:

@@ -80,6 +80,8 @@ def _curate(spec: CollectionSpec, ws: Workspace, *, commit: bool) -> tuple[Datas
     if not candidates:
         removed = ", ".join(f"{rule} removed {n:,}" for rule, n in pool.removed.items() if n)
         raise SpecError(f"Collection {spec.name}: no candidate is left of {len(assets):,} assets ({removed}). Loosen the spec.")
+    if commit:
+        ws.report(f"curate: {spec.name}, {candidates:,} candidates of {len(assets):,} assets")
     selection = _select(spec, pool, parent_split, snapshot, ws)
     table = _members(spec, pool.table, selection, parent_split)
     splits = {name: table["split"].to_pylist().count(name) for name in spec.splits}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import pyarrow.compute as pc
 
@@ -28,7 +29,7 @@ def verify(ws: Workspace, record_id: str = "") -> VerifyResult:
     """Hash every file of every record, or of one record, and every asset they name, against the hashes they were recorded under.
 
     Without an id also: every record.json and every entry of the journal can be read; the inputs of a record are there; every asset has
-    a thumbnail; the catalog holds the records and the journal, and nothing that the store lacks (`reindex-catalog` mends it).
+    a thumbnail; the catalog holds the records, their lineage and the journal, and nothing that the store lacks (`reindex-catalog` mends it).
     """
     hashes = _Hashes(ws)
     if record_id:
@@ -47,6 +48,7 @@ def verify(ws: Workspace, record_id: str = "") -> VerifyResult:
             hashes.corrupt.append(entry.path)
     hashes.missing += [f"thumbnail of {asset_id}" for asset_id in hashes.assets - pictured]
     hashes.missing += _unlike_catalog(records, ws)
+    hashes.missing += _unlike_lineage(records, ws)
     try:
         hashes.missing += _unlike_journal(ws)
     except CorruptArtifact as error:
@@ -106,6 +108,22 @@ def _unlike_catalog(records: dict[str, Record], ws: Workspace) -> Iterator[str]:
             yield f"record of {what}: {key}"
 
 
+def _unlike_lineage(records: dict[str, Record], ws: Workspace) -> Iterator[str]:
+    """What the catalog's lineage lacks of the records' inputs, or has and no record says. The edges are streamed."""
+    heirs = {key for key, record in records.items() if record.inputs}  # that no edge was seen of yet
+    for child, edges in groupby(ws.catalog.lineage(), lambda edge: edge[0]):
+        heirs.discard(child)
+        found = {parent for _, parent in edges}
+        if child in records:
+            inputs = set(records[child].inputs)
+            yield from (f"catalog row of lineage {child}: input {parent}" for parent in inputs - found)
+            yield from (f"input of {child}: {parent}, which the catalog's lineage has" for parent in found - inputs)
+        else:
+            yield f"record of lineage: {child}"
+    for child in heirs:
+        yield from (f"catalog row of lineage {child}: input {parent}" for parent in set(records[child].inputs))
+
+
 def _unlike_journal(ws: Workspace) -> Iterator[str]:
     """What was said in the journal and the catalog does not know yet. Raises CorruptArtifact when an entry cannot be read."""
     last = {(entry.topic, entry.name): entry.number for entry in ws.store.journal.entries()}
@@ -115,5 +133,5 @@ def _unlike_journal(ws: Workspace) -> Iterator[str]:
         known[Topic.VERSIONS, row.name] = max(row.number, known.get((Topic.VERSIONS, row.name), 0))
         known[Topic.RUNS, f"{row.name}@{row.number}"] = row.run_number
     for (topic, name), number in last.items():
-        if known.get((topic, name), 0) < number:
+        if topic is not Topic.SHOWN and known.get((topic, name), 0) < number:
             yield f"catalog row of {topic} {name}: number {number} of the journal"

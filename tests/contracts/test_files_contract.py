@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import random
+import stat
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +18,16 @@ from discovery.adapters.files import ATTEMPTS, TEMPORARY, Files, LocalFiles, S3F
 from discovery.addressing import sha256_hex
 from discovery.config import S3Config
 from discovery.errors import AccessDenied, ConfigError, SourceNotFound, StorageError, StorageFull
-from tests.contracts.conftest import kill, start
-from tests.contracts.writer import LARGE, RACES
+from tests.contracts.conftest import PLACES, kill, new_place, start
+from tests.contracts.writer import LARGE, RACES, WITHOUT_LINKS, no_links
 
 NAMES = ["plain", "a/b/c.json", "with space", "ümlaut-日本", "100%", "a+b", "q?x=1", "hash#tag", "semi;colon&and=", "x" * 200, ".hidden"]
+
+
+@pytest.fixture(params=[*PLACES, WITHOUT_LINKS])
+def place(request, tmp_path, monkeypatch):
+    """And on a folder of a file system without hard links."""
+    return new_place(request, tmp_path, monkeypatch)
 
 
 def paths(files: Files, prefix: str = "") -> list[str]:
@@ -199,6 +208,73 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(StorageFull, match="no space left"):
         LocalFiles(tmp_path).create("x/y", b"one")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def synced(monkeypatch) -> list[str]:
+    """What is synced from now on, in order: paths."""
+    seen: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda handle: seen.append(os.readlink(f"/proc/self/fd/{handle}")))
+    return seen
+
+
+def test_a_name_and_the_folders_made_for_it_are_synced_after_the_bytes(tmp_path, monkeypatch):
+    seen = synced(monkeypatch)
+    local = open_files(str(tmp_path / "root"), S3Config())
+    assert seen == [str(tmp_path)]  # which the root was made in
+    seen.clear()
+    local.create("a/b/one", b"1")
+    temporary, *folders = seen
+    assert f"root/a/b/{TEMPORARY}" in temporary and folders == [str(tmp_path / "root" / name) for name in ("a/b", "", "a")]
+    seen.clear()
+    local.create("a/b/two", b"2")
+    assert seen[1:] == [str(tmp_path / "root/a/b")]
+    seen.clear()
+    assert local.create("a/b/two", b"2") is False and seen == []
+
+
+def test_a_name_that_another_writer_took_meanwhile_is_synced_too(tmp_path, monkeypatch):
+    local = LocalFiles(tmp_path)
+    seen = synced(monkeypatch)
+
+    def other_was_first(draft: Path, target: Path) -> None:
+        target.write_bytes(b"theirs")
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr("discovery.adapters.files.take_name", other_was_first)
+    assert local.create("x", b"ours") is False and local.read("x") == b"theirs"
+    assert seen[1:] == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(("number", "is_made"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_folder_that_cannot_be_synced_is_no_error_and_one_whose_sync_fails_is(tmp_path, monkeypatch, number, is_made):
+    real = os.fsync
+
+    def fail(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(handle)
+
+    monkeypatch.setattr("os.fsync", fail)
+    if is_made:
+        assert LocalFiles(tmp_path).create("x", b"one") is True
+    else:
+        with pytest.raises(StorageError, match="Writing"):
+            LocalFiles(tmp_path).create("x", b"one")
+
+
+def unsupported(*_: object) -> int:
+    """renameat2 on a file system that does not know its flag."""
+    ctypes.set_errno(errno.EINVAL)
+    return -1
+
+
+@pytest.mark.parametrize("rename", [None, unsupported], ids=["no such function", "no such flag"])
+def test_a_file_system_without_links_and_without_exclusive_renames_is_refused(tmp_path, monkeypatch, rename):
+    monkeypatch.setattr("os.link", no_links)
+    monkeypatch.setattr("discovery.adapters.naming._renameat2", lambda: rename)
+    with pytest.raises(StorageError, match="neither hard links nor a rename that never replaces"):
+        LocalFiles(tmp_path).create("x", b"one")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_below_an_object_is_refused_and_not_taken_for_made(tmp_path):

@@ -34,12 +34,6 @@ def rows(catalog: Catalog) -> dict[str, list[tuple[object, ...]]]:
         return {table: sorted(map(tuple, connection.execute(text(f"SELECT * FROM {table}")))) for table in tables}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.live)])
-def new_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of an empty database."""
-    return f"sqlite:///{tmp_path / 'new.db'}" if request.param == "sqlite" else str(request.getfixturevalue("empty_postgres"))
-
-
 @contextmanager
 def beside(ws: Workspace, url: str) -> Iterator[Workspace]:
     """The same store with another catalog."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -11,14 +13,15 @@ from sqlalchemy import text
 from discovery.adapters.journal import Topic
 from discovery.adapters.storage import asset_path, table_to_parquet, thumbnail_path
 from discovery.addressing import sha256_hex
+from discovery.config import Config
 from discovery.stages.reindex import reindex
 from discovery.stages.verify import verify
 from discovery.types import Manifest
-from discovery.workspace import Workspace
+from discovery.workspace import Workspace, open_workspace
 from tests.contracts.conftest import Place
 from tests.contracts.writer import shard
 
-A, B, C = "a" * 64, "b" * 64, "c" * 64
+A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 NOW = "2026-01-01T00:00:00+00:00"
 PICTURE = sha256_hex(b"picture")
 
@@ -94,6 +97,35 @@ def test_a_catalog_that_lacks_rows_or_points_nowhere_is_mended_by_reindexing(ws)
     ])  # fmt: skip
     reindex(ws)
     assert verify(ws).missing == [] and ws.catalog.get_name("batch", "today") == B
+
+
+@pytest.fixture
+def three(new_catalog: str, tmp_path: Path) -> Iterator[Workspace]:
+    """A, B made from A, C made from A and B, on either database; lineage is read two edges at a time."""
+    with open_workspace(Config(root=str(tmp_path / "root")).replace(catalog={"url": new_catalog}), map_shards=map) as opened:
+        for key, inputs in ((A, ()), (B, (A,)), (C, (A, B))):
+            opened.commit(replace(shard(opened.store, key), inputs=inputs))
+        yield opened
+
+
+def sql(ws: Workspace, statement: str) -> None:
+    with ws.catalog.engine.begin() as connection:
+        connection.execute(text(statement))
+
+
+def test_lineage_is_compared_with_the_inputs_of_the_records_both_ways(three, monkeypatch):
+    monkeypatch.setattr("discovery.adapters.catalog.PAGE", 2)
+    edges = [(B, A), (C, A), (C, B)]
+    assert list(three.catalog.lineage()) == edges and verify(three).missing == []
+    sql(three, f"DELETE FROM lineage WHERE parent_id = '{B}'")
+    sql(three, f"INSERT INTO lineage VALUES ('{A}', '{C}'), ('{D}', '{A}')")
+    assert verify(three).missing == sorted(
+        [f"catalog row of lineage {C}: input {B}", f"input of {A}: {C}, which the catalog's lineage has", f"record of lineage: {D}"]
+    )
+    sql(three, "DELETE FROM lineage")
+    assert verify(three).missing == [f"catalog row of lineage {child}: input {parent}" for child, parent in edges]
+    reindex(three)
+    assert verify(three).missing == [] and list(three.catalog.lineage()) == edges
 
 
 def test_an_entry_of_the_journal_that_cannot_be_read(ws):

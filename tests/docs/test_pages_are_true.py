@@ -1,18 +1,22 @@
 """What the pages name exists: links, settings, variables, commands and options, columns, methods; and the spec on them is a valid one."""
 
 import argparse
+import ast
 import re
 import shlex
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from discovery.adapters.files import ATTEMPTS
 from discovery.cli import build_parser
 from discovery.config import parse_config
 from discovery.core.selection import SELECTORS
 from discovery.spec import parse_spec
 from discovery.stages.asset_table import _schema
+from discovery.types import Reason
 from tests.docs.examples import PROJECT
 from tests.docs.settings_page import sections
 
@@ -32,8 +36,25 @@ def test_links_lead_somewhere(page):
 
 @named
 def test_files_named_in_code_type_exist(page):
-    for name in re.findall(r"`((?:discovery|tests|docs|deploy|sql|dags)/[\w/.]*[\w/])`", page.read_text()):
+    for name in re.findall(r"`((?:benchmarks|discovery|tests|docs|deploy|sql|dags)/[\w/.]*[\w/])`", page.read_text()):
         assert (PROJECT / name).exists(), name
+
+
+@named
+def test_tests_named_in_code_type_exist(page):
+    for name, test in re.findall(r"`(tests/[\w/.]+)::([^`]*)`", page.read_text()):
+        assert test in named_tests(name), f"{name}::{test}"
+
+
+@cache
+def named_tests(name: str) -> set[str]:
+    """The tests of a module, also those in a class."""
+    return {node.name for node in ast.walk(ast.parse((PROJECT / name).read_text())) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def test_every_guarantee_names_what_holds_it():
+    rows = (PROJECT / "docs/storage.md").read_text().split("| guarantee | test |\n|---|---|\n")[1].split("\n\n")[0].splitlines()
+    assert len(rows) > 20 and [row for row in rows if not re.fullmatch(r"\| .+ \| `tests/[^|]+` \|", row)] == []
 
 
 @named
@@ -68,3 +89,17 @@ def test_the_spec_of_the_how_to_is_valid_and_its_columns_and_methods_are_those_t
     listed = re.findall(r"`(\w+)`", columns)
     assert sorted(listed) == sorted(_schema().names)
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(SELECTORS)
+
+
+def test_the_reasons_of_the_how_to_are_those_there_are_and_are_read_again_as_it_says():
+    text = (PROJECT / "docs/howto/sources.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.split("| reason | what happened | read again |\n|---|---|---|\n")[1].split("\n\n")[0].splitlines()]
+    again = {name: when for names, _, when in rows for name in re.findall(r"`(\w+)`", names)}
+    assert sum(names.count("`") // 2 for names, _, _ in rows) == len(again) and set(again) == set(Reason)
+    said = {reason: "by the next run" if reason.is_transient else "when the object changes" if reason.is_settled else "" for reason in Reason}
+    assert again == {reason: when or "when it, the listing or a limit changes" for reason, when in said.items()}
+
+
+def test_a_transfer_is_attempted_as_often_as_the_how_to_says():
+    (attempts,) = re.findall(r"a cut-off transfer after (\w+) attempts", (PROJECT / "docs/howto/sources.md").read_text())
+    assert ["one", "two", "three", "four", "five", "six", "seven", "eight"][ATTEMPTS - 1] == attempts

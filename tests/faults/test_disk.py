@@ -93,6 +93,9 @@ def test_a_root_that_becomes_read_only_is_still_read(chain_pictures: Path, undis
         assert says(root, disk.prefix, "verify").returncode == 0
         versions = json.loads(says(root, disk.prefix, "versions", "--json").stdout)["versions"]
         assert [row["digest"] for row in versions] == ([undisturbed["digest"]] if again else [])
+        if again:
+            found = says(root, disk.prefix, "search", "--image", str(chain_pictures / "00.png"), "-k", "1", "--json")
+            assert found.returncode == 0 and "/00.png" in found.stdout, found.stderr
         refused = start(chain_pictures, root, prefix=disk.prefix)
         _, err = refused.communicate(timeout=300)
         assert refused.returncode == 2 and err.splitlines()[-1].startswith("discovery: "), err

@@ -13,9 +13,11 @@ from zlib import crc32
 import pytest
 import s3fs
 
-from benchmarks.kill_chain import Failed, differences, finish, start
+from benchmarks.kill_chain import PICTURES, SHARD, Failed, differences, finish, start
 from discovery.config import Config
+from discovery.workspace import open_workspace
 from tests.contracts.s3_server import CREDENTIALS, s3_server
+from tests.contracts.seaweedfs import SeaweedFS
 from tests.ingest.faulty_s3 import FaultyS3
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -91,3 +93,30 @@ def test_a_run_killed_over_a_bucket_is_finished_by_the_next(mark: str, bucket: B
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert differences(bucket.config, finish(SOURCE, ROOT, bucket.environ), undisturbed) == []
+
+
+def test_a_server_that_is_killed_and_started_on_its_folder_has_lost_nothing(
+    chain_pictures: Path, undisturbed: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state"), "DISCOVERY_S3__TIMEOUT_S": "2", **CREDENTIALS}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "weed").mkdir()
+    with SeaweedFS(tmp_path / "weed") as server:
+        environ["DISCOVERY_S3__ENDPOINT_URL"] = server.url
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem(client_kwargs={"endpoint_url": server.url}).mkdir("team")
+        process = start(chain_pictures, ROOT, environ)
+        assert process.stderr is not None
+        assert any("embed_shard: 16 of" in line for line in process.stderr)
+        server.kill()
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 1 and err.splitlines()[-1].startswith("discovery: "), err
+        server.start()
+        config = Config(root=ROOT).replace(s3={"endpoint_url": server.url})
+        with open_workspace(config, map_shards=map) as ws:
+            shards = ws.store.committed_keys("embed_shard")
+            assert 2 <= len(shards) < PICTURES // SHARD  # of what was told of as written, all is there
+        assert differences(config, finish(chain_pictures, ROOT, environ), undisturbed) == []
+        with open_workspace(config, map_shards=map) as ws:
+            assert set(ws.store.committed_keys("embed_shard")) > set(shards)  # the next run went on from them

@@ -13,7 +13,7 @@ import s3fs
 from PIL import Image
 
 from discovery.config import Config
-from discovery.errors import StorageError
+from discovery.errors import AccessDenied, StorageError
 from discovery.stages import ingest as stage
 from discovery.stages.ingest import ingest
 from discovery.types import Manifest
@@ -146,3 +146,22 @@ def test_a_list_and_an_archive_in_a_bucket(bucket: s3fs.S3FileSystem, moto_endpo
             ("s3://photos/lists/../in/00.png", '{"label": "cat"}', "unreadable"),
         ]
         assert found[0]["asset_id"]
+
+
+def test_credentials_are_those_of_the_profile_in_the_file_that_the_usual_variables_name(
+    bucket: s3fs.S3FileSystem, moto_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = "[{}]\naws_access_key_id = {}\naws_secret_access_key = secret\n"
+    (tmp_path / "credentials").write_text(pair.format("default", "STRANGER") + pair.format("camera", "OFTHECAMERA"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name, value in (("SHARED_CREDENTIALS_FILE", "credentials"), ("CONFIG_FILE", "nothing")):
+        monkeypatch.setenv(f"AWS_{name}", str(tmp_path / value))
+    with FaultyS3(moto_endpoint, signed_by="OFTHECAMERA") as proxy:
+        monkeypatch.setenv("AWS_PROFILE", "camera")
+        with workspace(tmp_path / "root", proxy.url) as ws:
+            assert ingest(["s3://photos/in"], ws).assets == COUNT
+        s3fs.S3FileSystem.clear_instance_cache()  # as in a new process
+        monkeypatch.delenv("AWS_PROFILE")
+        with workspace(tmp_path / "other root", proxy.url) as ws, pytest.raises(AccessDenied, match="access denied"):
+            ingest(["s3://photos/in"], ws)
