@@ -24,9 +24,13 @@ from discovery.adapters.files import translated
 from discovery.adapters.sources import Listed
 from discovery.adapters.videos import SUFFIXES as VIDEO_SUFFIXES
 from discovery.errors import StorageError, StorageFull
+from discovery.types import Reason
 
 ROW_GROUP = 2**16  # rows; part of the bytes of a manifest, so it is fixed
-LISTING = pa.schema([(name, pa.int64() if name == "object_bytes" else pa.string()) for name in Listed._fields])
+LISTING = pa.schema([(name, {"object_bytes": pa.int64(), "hides": pa.bool_()}.get(name, pa.string())) for name in Listed._fields])
+KNOWN = pa.schema([*schemas.MANIFEST, ("is_due", pa.bool_())])  # due: something of its object is to be tried again, so that it is read when it can be
+TRANSIENT = [str(reason) for reason in Reason if reason.is_transient]
+BEST_FIRST = "problem <> '', attributes DESC, modified_at DESC, object_bytes DESC, etag DESC, problem"  # of what several sources say of one object
 MANIFEST_COLUMNS = ", ".join(schemas.MANIFEST.names)
 MACROS = (  # of a row's address: `zip://a/b.mov#t=1.000::/photos.zip` is b.mov in the folder a of an archive, at one second
     "inner_of(uri) AS regexp_replace(split_part(uri, '::', 1), '#t=[0-9.]+$', '')",
@@ -36,8 +40,10 @@ MACROS = (  # of a row's address: `zip://a/b.mov#t=1.000::/photos.zip` is b.mov 
     "place_of(uri) AS regexp_replace(inner_of(uri), '[^/]*$', '') || outer_of(uri)",
     "ends_with_any(uri, suffixes) AS len(list_filter(suffixes, lambda suffix: ends_with(lower(uri), suffix))) > 0",
     "is_raw(format) AS format IN ('DNG', 'RAW')",
+    "as_file_uri(path) AS 'file://' || replace(url_encode(path), '%2F', '/')",  # how names below it are written that are not Unicode
 )
-SAME_OBJECT = " AND ".join(f"known.{name} = listed.{name}" for name in ("object_uri", "object_bytes", "modified_at", "etag"))
+IDENTITY = ("object_uri", "object_bytes", "modified_at", "etag")
+SAME_OBJECT = " AND ".join(["NOT known.is_due", *(f"known.{name} = listed.{name}" for name in IDENTITY)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class IngestTables:
         settings = {"memory_limit": f"{memory_bytes // 2**20}MiB", "threads": str(threads), "preserve_insertion_order": "false"}
         self._db = duckdb.connect(str(folder / "ingest.duckdb"), config={**settings, "temp_directory": str(folder / "spill")})
         self._folder = folder
-        for name, schema in (("pages", LISTING), ("known", schemas.MANIFEST), ("fresh", schemas.READ_ROWS)):
+        for name, schema in (("pages", LISTING), ("known", KNOWN), ("fresh", schemas.READ_ROWS)):
             self._db.from_arrow(schema.empty_table()).create(name)
         for macro in MACROS:
             self._db.execute(f"CREATE MACRO {macro}")
@@ -82,7 +88,7 @@ class IngestTables:
 
     def end_listing(self) -> tuple[int, str]:
         """(number of objects, digest): equal listings have equal digests, in whatever order their pages came."""
-        self._run("CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages ORDER BY object_uri, attributes DESC")
+        self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages ORDER BY object_uri, {BEST_FIRST}")
         self._run("DROP TABLE pages")
         digest = hashlib.sha256()
         lines = "SELECT concat_ws(chr(31), object_uri, object_bytes, modified_at, etag, problem, attributes) FROM listed ORDER BY object_uri"
@@ -93,23 +99,25 @@ class IngestTables:
     def add_known(self, manifest: Path, unsettled: Collection[str], max_bytes: int, max_pixels: int, has_frames: bool = True) -> None:
         """Rows of an earlier manifest, the newest one first: an object that is known already keeps the rows it has.
 
-        unsettled: reasons after which an object is read again. max_bytes, max_pixels: today's limits; larger ones are looked at again.
+        unsettled: reasons after which an object is read again, unless it cannot be looked at now: then what is known of it stands.
+        max_bytes, max_pixels: today's limits; larger ones are looked at again.
         has_frames: whether today the same frames would be taken of its videos; else these are left out, and archives, which may hold some.
         """
         self._run(
             f"CREATE OR REPLACE TABLE earlier AS SELECT {MANIFEST_COLUMNS} FROM read_parquet($1)", [str(manifest)]
         )  # fmt: skip
         self._run(
-            """
-            INSERT INTO known SELECT * FROM earlier
+            f"""
+            INSERT INTO known SELECT earlier.*, due.object_uri IS NOT NULL FROM earlier
+            LEFT JOIN (SELECT DISTINCT {', '.join(IDENTITY)} FROM earlier WHERE list_contains($1, reason)) AS due USING ({', '.join(IDENTITY)})
             ANTI JOIN (SELECT DISTINCT object_uri FROM known) USING (object_uri)
             ANTI JOIN (
                 SELECT object_uri FROM earlier
-                WHERE list_contains($1, reason) OR size_bytes > $2 OR width_px::BIGINT * height_px > $3
-                OR NOT $4 AND ends_with_any(object_uri, $5)
+                WHERE size_bytes > $2 OR width_px::BIGINT * height_px > $3 OR NOT $4 AND ends_with_any(object_uri, $5)
             ) USING (object_uri)
+            WHERE reason IS NULL OR NOT list_contains($6, reason)
             """,
-            [list(unsettled), max_bytes, max_pixels, has_frames, [*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES]],
+            [list(unsettled), max_bytes, max_pixels, has_frames, [*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES], TRANSIENT],
         )
         self._run("DROP TABLE earlier")
 
@@ -133,12 +141,16 @@ class IngestTables:
         """Counts over the union of known and read rows; `removed` and `moved` against the previous manifest of the same sources.
 
         What a row owes to others of the same listing is found anew each time: its capture, its burst (pictures of one camera and
-        folder at most burst_gap_s apart; 0: none), and what lists and sidecars say of it.
+        folder at most burst_gap_s apart; 0: none), and what lists and sidecars say of it. What the previous manifest knew at or below an
+        address that cannot be looked at now is kept, beside the rejection of that address, and is not counted as gone.
         """
+        self._find_kept(previous)
         self._run(
             f"""
             CREATE OR REPLACE TABLE found AS
-            SELECT {MANIFEST_COLUMNS} FROM fresh UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN listed ON {SAME_OBJECT}
+            SELECT {MANIFEST_COLUMNS} FROM fresh
+            UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN listed ON {SAME_OBJECT}
+            UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN kept USING (object_uri)
             """
         )
         self._find_captures()
@@ -156,7 +168,7 @@ class IngestTables:
                 CASE WHEN sidecar IS NULL THEN reason WHEN used.source_uri IS NULL THEN 'unsupported_format' END AS reason,
                 CASE WHEN sidecar IS NULL THEN detail WHEN used.source_uri IS NULL THEN 'a sidecar of no picture here' END AS detail
             )
-            FROM found JOIN listed USING (object_uri)
+            FROM found LEFT JOIN listed USING (object_uri)
             LEFT JOIN captures ON captures.stem = lower(stem_of(found.source_uri)) AND found.asset_id IS NOT NULL
             LEFT JOIN bursts ON bursts.source_uri = found.source_uri
             LEFT JOIN sidecars AS near_by ON near_by.target = lower(stem_of(found.source_uri)) AND found.asset_id IS NOT NULL
@@ -166,11 +178,18 @@ class IngestTables:
         )
         self._run("DROP TABLE found")
         removed, moved = 0, 0
+        kept = self._one("SELECT count(*) FROM kept SEMI JOIN known USING (object_uri)")
         if previous is not None:
             self._run(
                 """
                 CREATE OR REPLACE TABLE gone AS SELECT object_uri, source_uri, asset_id FROM read_parquet($1)
-                ANTI JOIN listed USING (object_uri) WHERE asset_id IS NOT NULL
+                ANTI JOIN (
+                    SELECT object_uri FROM listed
+                    ANTI JOIN (SELECT object_uri FROM fresh WHERE reason = 'vanished') USING (object_uri)
+                    WHERE problem = '' OR hides
+                ) USING (object_uri)
+                ANTI JOIN kept USING (object_uri)
+                WHERE asset_id IS NOT NULL
                 """,
                 [str(previous)],
             )
@@ -184,9 +203,32 @@ class IngestTables:
             assets=self._one("SELECT count(DISTINCT asset_id) FROM rows"),
             new_assets=self._one("SELECT count(DISTINCT asset_id) FROM fresh WHERE is_new"),
             rejections={str(reason): int(number) for reason, number in reasons},
-            unchanged=self._one(f"SELECT count(*) FROM listed SEMI JOIN known ON {SAME_OBJECT}"),
+            unchanged=self._one(f"SELECT count(*) FROM listed SEMI JOIN known ON {SAME_OBJECT}") + kept,
             removed=removed, moved=moved, sidecars=self._one("SELECT count(*) FROM rows WHERE asset_id IS NULL AND reason IS NULL"),
         )  # fmt: skip
+
+    def _find_kept(self, previous: Path | None) -> None:
+        """Objects of the previous manifest that may well be there, at or below an address that could not be looked at."""
+        self._run("CREATE OR REPLACE TABLE kept (object_uri VARCHAR)")
+        if previous is None or not self._one("SELECT count(*) FROM listed WHERE hides"):
+            return
+        self._run(
+            """
+            CREATE OR REPLACE TABLE hidden AS
+            WITH plain AS (SELECT object_uri AS uri FROM listed WHERE hides)
+            SELECT uri FROM plain UNION SELECT as_file_uri(uri) FROM plain WHERE starts_with(uri, '/')
+            """
+        )
+        self._run(  # below a folder: what sorts from its name with / to its name with the character after /
+            """
+            INSERT INTO kept
+            WITH before AS (SELECT DISTINCT object_uri FROM read_parquet($1))
+            SELECT object_uri FROM before SEMI JOIN hidden ON uri = object_uri
+            UNION SELECT object_uri FROM before JOIN hidden ON object_uri >= uri || '/' AND object_uri < uri || '0'
+            EXCEPT SELECT object_uri FROM listed WHERE NOT hides
+            """,
+            [str(previous)],
+        )
 
     def _find_captures(self) -> None:
         """RAW and JPEG of one name, HEIC and JPEG, a Live Photo's still and clip: one press of the shutter."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
@@ -26,6 +27,7 @@ from discovery.errors import DiscoveryError, SourceNotFound, StorageError
 
 T = TypeVar("T")
 GLOB_CHARACTERS = frozenset("*?[")
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # the name leads nowhere; any other error says nothing of what is there
 LOOKS = 16  # objects of a list looked at once
 PAGE = 10_000
 
@@ -34,7 +36,8 @@ class Listed(NamedTuple):
     """One object of a source, as its listing tells, before a byte is read; `modified_at` and `etag` as the source writes them.
 
     problem: why the listing itself says that it cannot be read (a folder without rights, a dangling link); empty for all others.
-    attributes: JSON object of what a list says of it besides.
+    attributes: JSON object of what a list says of it besides. hides: whether what was known at this address, or below it, may well be there
+    still: it could not be looked at.
     """
 
     object_uri: str
@@ -43,6 +46,7 @@ class Listed(NamedTuple):
     etag: str = ""
     problem: str = ""
     attributes: str = ""
+    hides: bool = False
 
 
 def list_sources(
@@ -184,7 +188,7 @@ def _look(entry: Entry, s3: S3Config) -> Listed:
         if info.get("size") is None:
             raise StorageError("its server does not tell its size")
     except DiscoveryError as error:
-        return Listed(entry.uri, 0, "", problem=str(error), attributes=entry.attributes)
+        return Listed(entry.uri, 0, "", problem=str(error), attributes=entry.attributes, hides=not isinstance(error, SourceNotFound))
     return _described(entry.uri, info)._replace(attributes=entry.attributes)
 
 
@@ -209,7 +213,7 @@ def _walk(top: str, excluded: str) -> Iterator[Listed]:
                     elif not (entry.is_symlink() and entry.is_dir()):  # a linked folder is not followed: it may lead back
                         files.append(entry.path)
         except OSError as error:
-            yield Listed(_local_uri(folder), 0, "", problem=f"folder cannot be listed: {error.strerror or error}")
+            yield _unseen(folder, error, "folder cannot be listed: ")
         yield from _stats(files)
 
 
@@ -220,7 +224,7 @@ def _stats(paths: Sequence[str]) -> Iterator[Listed]:
         try:
             found = os.stat(path)
         except OSError as error:
-            yield Listed(_local_uri(path), 0, "", problem=error.strerror or str(error))
+            yield _unseen(path, error)
             continue
         if stat.S_ISREG(found.st_mode):
             regular.append((_local_uri(path), found.st_size, found.st_mtime_ns))
@@ -229,6 +233,10 @@ def _stats(paths: Sequence[str]) -> Iterator[Listed]:
     times = np.datetime_as_string(np.array([at for _, _, at in regular], "datetime64[ns]"), timezone="UTC").tolist()
     for (uri, size, _), modified in zip(regular, times, strict=True):
         yield Listed(uri, size, modified)
+
+
+def _unseen(path: str, error: OSError, what: str = "") -> Listed:
+    return Listed(_local_uri(path), 0, "", problem=f"{what}{error.strerror or error}", hides=error.errno not in GONE)
 
 
 def _local_uri(path: str) -> str:
