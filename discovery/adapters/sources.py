@@ -218,7 +218,7 @@ def _walk(top: str, excluded: str) -> Iterator[Listed]:
 
 
 def _stats(paths: Sequence[str]) -> Iterator[Listed]:
-    """What the file system says of each; their times are written all at once, which is most of the work of a listing."""
+    """What the file system says of each."""
     regular: list[tuple[str, int, int]] = []
     for path in paths:
         try:
@@ -230,9 +230,22 @@ def _stats(paths: Sequence[str]) -> Iterator[Listed]:
             regular.append((_local_uri(path), found.st_size, found.st_mtime_ns))
         else:
             yield Listed(_local_uri(path), 0, "", problem="neither a file nor a folder")
-    times = np.datetime_as_string(np.array([at for _, _, at in regular], "datetime64[ns]"), timezone="UTC").tolist()
-    for (uri, size, _), modified in zip(regular, times, strict=True):
+    for (uri, size, _), modified in zip(regular, _times([at for _, _, at in regular]), strict=True):
         yield Listed(uri, size, modified)
+
+
+def _times(since_1970_ns: Sequence[int]) -> list[str]:
+    """ISO 8601 in UTC, to the nanosecond; all at once, since this is most of the work of a listing.
+
+    >>> _times([0, 10_413_792_000 * 10**9 + 5])
+    ['1970-01-01T00:00:00.000000000Z', '2300-01-01T00:00:00.000000005Z']
+    """
+    try:
+        return list(np.datetime_as_string(np.array(since_1970_ns, "datetime64[ns]"), timezone="UTC").tolist())
+    except OverflowError:  # 64 bits of nanoseconds end in 2262, file systems later
+        pairs = [divmod(at, 10**9) for at in since_1970_ns]
+        whole = np.datetime_as_string(np.array([seconds for seconds, _ in pairs], "datetime64[s]"), timezone="UTC").tolist()
+        return [f"{text.removesuffix('Z')}.{rest:09d}Z" for text, (_, rest) in zip(whole, pairs, strict=True)]
 
 
 def _unseen(path: str, error: OSError, what: str = "") -> Listed:

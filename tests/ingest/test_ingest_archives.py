@@ -160,6 +160,21 @@ def test_names_that_are_not_unicode_and_names_that_come_twice(tmp_path: Path, ws
     assert manifest.assets == 3 and uris[1] == uris[2] == f"tar://same.png::{path}"
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_members_with_impossible_times_are_read(kind: str, tmp_path: Path, ws: Workspace) -> None:
+    if kind == "tar":
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for number, mtime in enumerate((-(10**11), 10**15, 0)):
+                info = tarfile.TarInfo(f"{number}.png")
+                info.size, info.mtime = len(png(number)), mtime
+                tar.addfile(info, io.BytesIO(png(number)))
+    else:
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            for number, when in enumerate(((1980, 0, 0, 0, 0, 0), (2107, 15, 31, 31, 63, 62), (1980, 1, 1, 0, 0, 0))):
+                archive.writestr(zipfile.ZipInfo(f"{number}.png", when), png(number))
+    assert rows_of(tmp_path / f"x.{kind}", ws)[0].assets == 3
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["tar", "zip"]), st.integers(0, 2**32))
 def test_damaged_archives_raise_nothing(tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int) -> None:

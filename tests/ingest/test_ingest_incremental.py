@@ -189,6 +189,20 @@ def test_a_name_that_is_not_unicode_is_read(ws: Workspace, tmp_path: Path) -> No
     assert read_by(ws, folder)[1] == 0
 
 
+def test_times_before_1970_and_beyond_2262_are_told_apart(photos: Path, ws: Workspace) -> None:
+    year_2300_s = 10_413_792_000  # nanoseconds in 64 bits end on 2262-04-11
+    for number, seconds in enumerate((-1, -2_000_000_000, 0, year_2300_s)):
+        os.utime(photos / "ab"[number % 2] / f"{number}.png", ns=(seconds * 10**9 + 7,) * 2)
+    manifest, _ = read_by(ws, photos)
+    times = {Path(str(row["source_uri"])).name: row["modified_at"] for row in rows(manifest, ws)}
+    assert [times[f"{number}.png"] for number in range(4)] == [
+        "1969-12-31T23:59:59.000000007Z", "1906-08-16T20:26:40.000000007Z", "1970-01-01T00:00:00.000000007Z", "2300-01-01T00:00:00.000000007Z",
+    ]  # fmt: skip
+    assert manifest.assets == 8 and read_by(ws, photos) == (manifest, 0)
+    os.utime(photos / "b" / "3.png", ns=(year_2300_s * 10**9 + 8,) * 2)
+    assert read_by(ws, photos)[1] == 1
+
+
 def test_a_file_that_grows_while_it_is_read_is_tried_again(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = (photos / "a" / "0.png").read_bytes()
     (photos / "a" / "0.png").write_bytes(whole[:50])
