@@ -23,7 +23,7 @@ from discovery.adapters.archives import SUFFIXES as ARCHIVE_SUFFIXES
 from discovery.adapters.files import translated
 from discovery.adapters.sources import Listed
 from discovery.adapters.videos import SUFFIXES as VIDEO_SUFFIXES
-from discovery.errors import StorageError, StorageFull
+from discovery.errors import DiscoveryError, StorageError, StorageFull
 from discovery.types import Reason
 
 ROW_GROUP = 2**16  # rows; part of the bytes of a manifest, so it is fixed
@@ -50,8 +50,6 @@ SAME_OBJECT = " AND ".join(["NOT known.is_due", *(f"known.{name} = listed.{name}
 class Counts:
     """Of a manifest to be: rows and their parts, distinct assets, objects that were taken over unread, gone, or found elsewhere."""
 
-    listed: int
-    accounted: int
     rows: int
     assets: int
     new_assets: int
@@ -140,7 +138,7 @@ class IngestTables:
     def count(self, previous: Path | None, burst_gap_s: float = 0.0) -> Counts:
         """Counts over the union of known and read rows; `removed` and `moved` against the previous manifest of the same sources.
 
-        What a row owes to others of the same listing is found anew each time: its capture, its burst (pictures of one camera and
+        Raises DiscoveryError when they do not add up: see `_check_accounts`. What a row owes to others of the same listing is found anew each time: its capture, its burst (pictures of one camera and
         folder at most burst_gap_s apart; 0: none), and what lists and sidecars say of it. What the previous manifest knew at or below an
         address that cannot be looked at now is kept, beside the rejection of that address, and is not counted as gone.
         """
@@ -170,12 +168,13 @@ class IngestTables:
             )
             FROM found LEFT JOIN listed USING (object_uri)
             LEFT JOIN captures ON captures.stem = lower(stem_of(found.source_uri)) AND found.asset_id IS NOT NULL
-            LEFT JOIN bursts ON bursts.source_uri = found.source_uri
+            LEFT JOIN bursts ON bursts.source_uri = found.source_uri AND bursts.asset_id = found.asset_id
             LEFT JOIN sidecars AS near_by ON near_by.target = lower(stem_of(found.source_uri)) AND found.asset_id IS NOT NULL
             LEFT JOIN sidecars AS by_name ON by_name.target = lower(file_of(found.source_uri)) AND found.asset_id IS NOT NULL
             LEFT JOIN used ON used.source_uri = found.source_uri
             """
         )
+        self._check_accounts()
         self._run("DROP TABLE found")
         removed, moved = 0, 0
         kept = self._one("SELECT count(*) FROM kept SEMI JOIN known USING (object_uri)")
@@ -197,8 +196,6 @@ class IngestTables:
             moved = self._one("SELECT count(DISTINCT asset_id) FROM gone SEMI JOIN fresh USING (asset_id)")
         reasons = self._run("SELECT reason, count(*) FROM rows WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall()
         return Counts(
-            listed=self._one("SELECT count(*) FROM listed"),
-            accounted=self._one("SELECT count(DISTINCT object_uri) FROM rows SEMI JOIN listed USING (object_uri)"),
             rows=self._one("SELECT count(*) FROM rows"),
             assets=self._one("SELECT count(DISTINCT asset_id) FROM rows"),
             new_assets=self._one("SELECT count(DISTINCT asset_id) FROM fresh WHERE is_new"),
@@ -248,7 +245,7 @@ class IngestTables:
             """
             CREATE OR REPLACE TABLE bursts AS
             WITH shots AS (
-                SELECT source_uri, taken_at, place_of(source_uri) AS place, coalesce(camera_model, '') AS camera, lower(stem_of(source_uri)) AS stem
+                SELECT source_uri, asset_id, taken_at, place_of(source_uri) AS place, coalesce(camera_model, '') AS camera, lower(stem_of(source_uri)) AS stem
                 FROM found WHERE asset_id IS NOT NULL AND video_id IS NULL AND taken_at IS NOT NULL AND $1 > 0
             ), gaps AS (
                 SELECT *, epoch_ms(taken_at) - lag(epoch_ms(taken_at)) OVER one_camera AS gap_ms FROM shots
@@ -257,7 +254,7 @@ class IngestTables:
                 SELECT *, count_if(coalesce(gap_ms > 1000 * $1, true)) OVER one_camera AS run FROM gaps
                 WINDOW one_camera AS (PARTITION BY place, camera ORDER BY taken_at, source_uri ROWS UNBOUNDED PRECEDING)
             ), several AS (SELECT place, camera, run, min(source_uri) AS burst FROM runs GROUP BY ALL HAVING count(DISTINCT stem) > 1)
-            SELECT source_uri, burst FROM runs JOIN several USING (place, camera, run)
+            SELECT source_uri, asset_id, min(burst) AS burst FROM runs JOIN several USING (place, camera, run) GROUP BY 1, 2
             """,
             [gap_s],
         )
@@ -267,7 +264,7 @@ class IngestTables:
         self._run(
             """
             CREATE OR REPLACE TABLE sidecars AS
-            SELECT lower(stem_of(source_uri)) AS target, list_reduce(list(sidecar ORDER BY source_uri), lambda a, b: json_merge_patch(a, b)) AS said
+            SELECT lower(stem_of(source_uri)) AS target, list_reduce(list(sidecar ORDER BY source_uri, sidecar), lambda a, b: json_merge_patch(a, b)) AS said
             FROM found WHERE sidecar IS NOT NULL GROUP BY 1
             """
         )
@@ -278,16 +275,44 @@ class IngestTables:
                 SELECT lower(stem_of(source_uri)) AS target FROM found WHERE asset_id IS NOT NULL
                 UNION SELECT lower(file_of(source_uri)) FROM found WHERE asset_id IS NOT NULL
             )
-            SELECT source_uri FROM found SEMI JOIN pictures ON pictures.target = lower(stem_of(found.source_uri)) WHERE sidecar IS NOT NULL
+            SELECT DISTINCT source_uri FROM found SEMI JOIN pictures ON pictures.target = lower(stem_of(found.source_uri)) WHERE sidecar IS NOT NULL
             """
         )
 
+    def _check_accounts(self) -> None:
+        """Laws of the chain, so not asserts that -O removes: no object is lost, no row is lost or doubled, each row is one thing."""
+        listed = self._one("SELECT count(*) FROM listed")
+        same = ", ".join(IDENTITY)
+        accounted = self._one(
+            f"""
+            SELECT count(*) FROM listed
+            LEFT JOIN (SELECT DISTINCT object_uri FROM fresh) AS read USING (object_uri)
+            LEFT JOIN (SELECT DISTINCT {same} FROM known WHERE NOT is_due) AS unread USING ({same})
+            WHERE (read.object_uri IS NULL) <> (unread.object_uri IS NULL)
+            """
+        )
+        found, rows = self._one("SELECT count(*) FROM found"), self._one("SELECT count(*) FROM rows")
+        several = self._one(
+            "SELECT count(*) FROM rows WHERE (asset_id IS NOT NULL)::INT + (reason IS NOT NULL)::INT"
+            " + (asset_id IS NULL AND reason IS NULL AND sidecar IS NOT NULL)::INT <> 1"
+        )
+        wrong = [
+            f"{listed:,} objects were listed and {accounted:,} accounted for, as either read or unchanged" * (accounted != listed),
+            f"{found:,} rows came in and {rows:,} came out" * (found != rows),
+            f"{several:,} rows are not exactly one of asset, rejection and sidecar" * (several > 0),
+        ]
+        if any(wrong):
+            raise DiscoveryError(f"{'; '.join(filter(None, wrong))}. Nothing was recorded. Please report this, with the kinds of files in the source.")
+
     def write_manifest(self) -> Path:
-        """The rows that were counted, as one Parquet file sorted by source_uri (then asset_id: an archive may hold a name twice); equal rows give equal bytes."""
+        """The rows that were counted, as one Parquet file; equal rows give equal bytes, whatever order they were read in.
+
+        Sorted by source_uri, then by whatever tells rows of one address apart: an archive may hold a name twice.
+        """
         path = self._folder / "manifest.parquet"
         with translated(f"Writing {path}"), pq.ParquetWriter(path, schemas.MANIFEST, compression="zstd", write_statistics=True) as writer:
             waiting: list[pa.RecordBatch] = []
-            for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri, asset_id, reason"):
+            for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri, asset_id, reason, detail, size_bytes, sidecar, object_uri"):
                 waiting.append(batch)
                 while sum(map(len, waiting)) >= ROW_GROUP:
                     table = pa.Table.from_batches(waiting)

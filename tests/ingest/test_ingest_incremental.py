@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from discovery import schemas
+from discovery.adapters.ingest_tables import IngestTables
 from discovery.config import Config
 from discovery.errors import DiscoveryError, SourceNotFound
 from discovery.stages import ingest as stage
@@ -230,6 +233,30 @@ def test_the_store_inside_the_source_is_left_out(photos: Path) -> None:
         assert read_by(inside, photos)[1] == 0
         with pytest.raises(SourceNotFound, match="is empty"):
             read_by(inside, photos / "store")
+
+
+def test_a_join_that_doubles_rows_is_never_recorded(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_stem_twice(tables: IngestTables) -> None:
+        one = "SELECT lower(stem_of(source_uri)) AS stem, 'x' AS capture FROM found"
+        tables._run(f"CREATE TABLE captures AS {one} UNION ALL {one}")
+
+    monkeypatch.setattr(IngestTables, "_find_captures", every_stem_twice)
+    with pytest.raises(DiscoveryError, match=r"^8 rows came in and 16 came out\. Nothing was recorded"):
+        read_by(ws, photos)
+    assert ws.catalog.records(Manifest.stage) == []
+
+
+def test_a_row_that_is_neither_asset_nor_rejection_is_never_recorded(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_rows = IngestTables.add_rows
+    place = schemas.READ_ROWS.get_field_index("asset_id")
+
+    def without_ids(tables: IngestTables, table: pa.Table) -> None:
+        add_rows(tables, table.set_column(place, schemas.READ_ROWS.field(place), pa.nulls(len(table), pa.string())))
+
+    monkeypatch.setattr(IngestTables, "add_rows", without_ids)
+    with pytest.raises(DiscoveryError, match=r"^8 rows are not exactly one of asset, rejection and sidecar"):
+        read_by(ws, photos)
+    assert ws.catalog.records(Manifest.stage) == []
 
 
 KINDS = st.sampled_from(["picture", "copy", "truncated", "empty", "text"])
