@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from discovery import schemas
 from discovery.adapters.archives import SUFFIXES as ARCHIVE_SUFFIXES
 from discovery.adapters.files import translated
-from discovery.adapters.sources import Listed
+from discovery.adapters.listing import Listed
 from discovery.adapters.videos import SUFFIXES as VIDEO_SUFFIXES
 from discovery.errors import DiscoveryError, StorageError, StorageFull
 from discovery.types import Reason

@@ -2,61 +2,38 @@
 
 from __future__ import annotations
 
-import errno
-import glob
 import os
-import stat
 import tempfile
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
-
-import numpy as np
+from typing import Any
 
 from discovery.adapters.files import is_local, local_path, open_filesystem, patiently, translated
+from discovery.adapters.folders import list_folder, list_glob, look_at
+from discovery.adapters.listing import GLOB_CHARACTERS, LeftOut, Listed
 from discovery.adapters.lists import Entry, list_kind, read_list
+from discovery.adapters.storage import OWN_FOLDERS
 from discovery.config import S3Config
 from discovery.errors import DiscoveryError, SourceNotFound, StorageError
 
-T = TypeVar("T")
-GLOB_CHARACTERS = frozenset("*?[")
-GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # the name leads nowhere; any other error says nothing of what is there
 LOOKS = 16  # objects of a list looked at once
 PAGE = 10_000
-
-
-class Listed(NamedTuple):
-    """One object of a source, as its listing tells, before a byte is read; `modified_at` and `etag` as the source writes them.
-
-    problem: why the listing itself says that it cannot be read (a folder without rights, a dangling link); empty for all others.
-    attributes: JSON object of what a list says of it besides. hides: whether what was known at this address, or below it, may well be there
-    still: it could not be looked at.
-    """
-
-    object_uri: str
-    object_bytes: int
-    modified_at: str
-    etag: str = ""
-    problem: str = ""
-    attributes: str = ""
-    hides: bool = False
+STORES_OWN = "a file of the store itself, which is no source"
 
 
 def list_sources(
-    uris: Sequence[str], s3: S3Config, excluded: Path | None = None, reserved: Collection[str] = ()
+    uris: Sequence[str], s3: S3Config, stores: Sequence[str] = (), reserved: Collection[str] = ()
 ) -> Iterator[Listed]:
     """Every object of the sources, as it is found; sources that overlap give some of them twice.
 
-    uris: folders, files, globs, fsspec URIs, or lists of such (CSV, Parquet). excluded: a folder that is left out (the store, when it
-    lies inside a source). reserved: names that a column of a list must not have. Memory is that of one page of a bucket, or of one
-    folder. Raises SourceNotFound when a source does not exist or lists nothing, AccessDenied when its server refuses, ConfigError for
+    uris: folders, files, globs, fsspec URIs, or lists of such (CSV, Parquet). stores: roots, whose own files are in no listing, whatever name
+    leads to them. reserved: names that a column of a list must not have. Memory is that of one page. Raises SourceNotFound when a source does not exist or lists nothing, AccessDenied when its server refuses, ConfigError for
     a list that is none.
     """
     if not uris:
@@ -65,15 +42,16 @@ def list_sources(
         empty = True
         with translated(f"Listing {uri}"):
             if list_kind(uri):
-                found = _list_named(uri, s3, reserved)
+                found = _list_named(uri, s3, LeftOut.of(stores, OWN_FOLDERS), reserved)
             else:
-                found = _list_local(uri, excluded) if is_local(uri) else _list_remote(uri, s3)
+                left_out = LeftOut.of(stores, OWN_FOLDERS, uri)
+                found = _list_local(uri, left_out) if is_local(uri) else _list_remote(uri, s3, left_out)
             for item in found:
                 empty = False
                 yield item
         if empty:
             raise SourceNotFound(
-                f"Source {uri} is empty: nothing to ingest. Check the path or the prefix; a folder is read recursively."
+                f"Source {uri} is empty: nothing to ingest. Check the path or the prefix; a folder is read recursively, without the store's own files."
             )
 
 
@@ -140,47 +118,35 @@ def folder_of(uri: str) -> str:
     return parts[-2] if len(parts) > 1 else archive.rsplit("/", 1)[-1].split(".")[0]
 
 
-def batches(listed: Iterable[Listed], size: int) -> Iterator[list[Listed]]:
-    """The stream in lists of at most `size`."""
-    batch: list[Listed] = []
-    for item in listed:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _list_local(uri: str, excluded: Path | None) -> Iterator[Listed]:
+def _list_local(uri: str, left_out: LeftOut) -> Iterator[Listed]:
     place = local_path(uri).absolute()
-    left_out = str(excluded) if excluded else ""
     if place.is_file():
-        yield from _stats([str(place)])
+        yield from () if left_out.has_path(os.path.realpath(place)) else look_at([str(place)])
     elif place.is_dir():
-        os.listdir(place)  # the source itself must be readable; a folder inside it that is not becomes a rejection
-        yield from _walk(str(place), left_out)
+        yield from list_folder(str(place), left_out)
     elif GLOB_CHARACTERS & set(str(place)):
-        for match in glob.iglob(str(place), recursive=True):
-            yield from _walk(match, left_out) if os.path.isdir(match) else _stats([match])
+        yield from list_glob(str(place), left_out)
     else:
         raise SourceNotFound(
             f"Source {uri} does not exist. Check the spelling; a folder, file, glob or s3://bucket/prefix is expected."
         )
 
 
-def _list_named(uri: str, s3: S3Config, reserved: Collection[str]) -> Iterator[Listed]:
+def _list_named(uri: str, s3: S3Config, left_out: LeftOut, reserved: Collection[str]) -> Iterator[Listed]:
     """The objects that a list names; those whose size it does not give are looked at, several at once."""
     with tempfile.TemporaryDirectory(prefix="list-") as folder, local_copy(uri, s3, Path(folder)) as path, ThreadPoolExecutor(LOOKS) as pool:
         entries = read_list(path, str(local_path(uri).absolute()) if is_local(uri) else uri, reserved)
         while page := list(islice(entries, PAGE)):
-            yield from pool.map(lambda entry: _look(entry, s3), page)
+            yield from pool.map(lambda entry: _look(entry, s3, left_out), page)
 
 
-def _look(entry: Entry, s3: S3Config) -> Listed:
+def _look(entry: Entry, s3: S3Config, left_out: LeftOut) -> Listed:
     if is_local(entry.uri):
-        (found,) = _stats([str(local_path(entry.uri).absolute())])
-        return found._replace(attributes=entry.attributes)
+        path = str(local_path(entry.uri).absolute())
+        (found,) = look_at([path])
+        return found._replace(attributes=entry.attributes, problem=STORES_OWN if left_out.has_path(os.path.realpath(path)) else found.problem)
+    if left_out.has_key(entry.uri.removeprefix("s3://")):
+        return Listed(entry.uri, 0, "", problem=STORES_OWN, attributes=entry.attributes)
     if entry.size_bytes is not None:
         return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag, attributes=entry.attributes)
     try:
@@ -198,80 +164,17 @@ def _info(uri: str, s3: S3Config) -> dict[str, Any]:
         return dict(filesystem.info(path))
 
 
-def _walk(top: str, excluded: str) -> Iterator[Listed]:
-    folders = [top]
-    while folders:
-        folder = folders.pop()
-        if folder == excluded:
-            continue
-        files: list[str] = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif not (entry.is_symlink() and entry.is_dir()):  # a linked folder is not followed: it may lead back
-                        files.append(entry.path)
-        except OSError as error:
-            yield _unseen(folder, error, "folder cannot be listed: ")
-        yield from _stats(files)
-
-
-def _stats(paths: Sequence[str]) -> Iterator[Listed]:
-    """What the file system says of each."""
-    regular: list[tuple[str, int, int]] = []
-    for path in paths:
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            yield _unseen(path, error)
-            continue
-        if stat.S_ISREG(found.st_mode):
-            regular.append((_local_uri(path), found.st_size, found.st_mtime_ns))
-        else:
-            yield Listed(_local_uri(path), 0, "", problem="neither a file nor a folder")
-    for (uri, size, _), modified in zip(regular, _times([at for _, _, at in regular]), strict=True):
-        yield Listed(uri, size, modified)
-
-
-def _times(since_1970_ns: Sequence[int]) -> list[str]:
-    """ISO 8601 in UTC, to the nanosecond; all at once, since this is most of the work of a listing.
-
-    >>> _times([0, 10_413_792_000 * 10**9 + 5])
-    ['1970-01-01T00:00:00.000000000Z', '2300-01-01T00:00:00.000000005Z']
-    """
-    try:
-        return list(np.datetime_as_string(np.array(since_1970_ns, "datetime64[ns]"), timezone="UTC").tolist())
-    except OverflowError:  # 64 bits of nanoseconds end in 2262, file systems later
-        pairs = [divmod(at, 10**9) for at in since_1970_ns]
-        whole = np.datetime_as_string(np.array([seconds for seconds, _ in pairs], "datetime64[s]"), timezone="UTC").tolist()
-        return [f"{text.removesuffix('Z')}.{rest:09d}Z" for text, (_, rest) in zip(whole, pairs, strict=True)]
-
-
-def _unseen(path: str, error: OSError, what: str = "") -> Listed:
-    return Listed(_local_uri(path), 0, "", problem=f"{what}{error.strerror or error}", hides=error.errno not in GONE)
-
-
-def _local_uri(path: str) -> str:
-    """The path itself, or a file:// URI for one that is not valid Unicode, which no table could hold."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file://" + quote(os.fsencode(path))
-    return path
-
-
-def _list_remote(uri: str, s3: S3Config) -> Iterator[Listed]:
+def _list_remote(uri: str, s3: S3Config, left_out: LeftOut) -> Iterator[Listed]:
     filesystem, path = open_filesystem(uri, s3)
     protocol = uri.split("://", 1)[0]
     if GLOB_CHARACTERS & set(path):
-        found: Iterable[tuple[str, dict[str, Any]]] = filesystem.glob(path, detail=True).items()
+        found: Iterator[tuple[str, dict[str, Any]]] = iter(filesystem.glob(path, detail=True).items())
     elif protocol == "s3":
         found = _s3_pages(filesystem, path)
     else:
-        found = filesystem.find(path, detail=True).items()
+        found = iter(filesystem.find(path, detail=True).items())
     for full, info in found:
-        if info.get("type") == "directory" or full.endswith("/"):
+        if info.get("type") == "directory" or full.endswith("/") or (protocol == "s3" and left_out.has_key(full)):
             continue
         yield _described(f"{protocol}://{full}", info)
 

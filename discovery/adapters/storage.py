@@ -30,6 +30,7 @@ from discovery.types import FileRef, Record, record_from_json
 
 RecordT = TypeVar("RecordT", bound=Record)
 RECORD_NAME = "record.json"
+OWN_FOLDERS = ("artifacts", "assets", "encoders", "journal", "leases", "mlartifacts", "scratch", "services", "thumbnails")  # under a root
 SWEEP_AGE_S = 3600.0  # gc keeps what is younger, and what is that much older than the oldest live run
 
 

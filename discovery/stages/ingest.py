@@ -21,11 +21,12 @@ from discovery import schemas
 from discovery.adapters.archives import Member, archive_kind, member_uri, members
 from discovery.adapters.cores import available_cores
 from discovery.adapters.decoder_pool import DecodeLimits, DecoderPool
-from discovery.adapters.files import is_local, local_path, translated
+from discovery.adapters.files import is_local, translated
 from discovery.adapters.ingest_tables import Counts, IngestTables
+from discovery.adapters.listing import GLOB_CHARACTERS, Listed, batches, fixed_head
 from discovery.adapters.metadata import GPS_NAMES
 from discovery.adapters.sidecars import is_sidecar, read_sidecar
-from discovery.adapters.sources import GLOB_CHARACTERS, Listed, batches, folder_of, list_sources, local_copy, read_object
+from discovery.adapters.sources import folder_of, list_sources, local_copy, read_object
 from discovery.adapters.storage import table_to_parquet
 from discovery.adapters.videos import Sampling, video_suffix
 from discovery.addressing import canonical_json, content_id, file_sha256, sha256_hex, stage_key
@@ -57,11 +58,11 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
     ingest.removed, ingest.moved.
     """
     settings = ws.config.ingest
-    excluded = None if ws.config.is_remote else ws.config.local_folder
+    stores = sorted({ws.config.root, str(ws.config.local_folder)})
     history = _History.of(sources, ws)
     previous = history.previous
     with _scratch(ws) as folder, IngestTables(folder, settings.listing_memory_bytes) as tables:
-        for page in batches(list_sources(sources, ws.config.s3, excluded, column_names()), LISTING_PAGE):
+        for page in batches(list_sources(sources, ws.config.s3, stores, column_names()), LISTING_PAGE):
             tables.add_listed(page)
         listed, listing = tables.end_listing()
         same = previous is not None and (previous.listing, previous.settings) == (listing, history.settings)
@@ -131,15 +132,8 @@ class _History:
 
 
 def _may_overlap(some: Iterable[str], others: Iterable[str]) -> bool:
-    heads = [_fixed_head(uri) for uri in others]
-    return any(a.startswith(b) or b.startswith(a) for a in map(_fixed_head, some) for b in heads)
-
-
-def _fixed_head(uri: str) -> str:
-    """What every object of a source starts with."""
-    place = str(local_path(uri).absolute()) if is_local(uri) else uri.rstrip("/")
-    cut = min((place.index(character) for character in GLOB_CHARACTERS & set(place)), default=len(place))
-    return place[:cut]
+    heads = [fixed_head(uri) for uri in others]
+    return any(a.startswith(b) or b.startswith(a) for a in map(fixed_head, some) for b in heads)
 
 
 def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Workspace) -> None:
