@@ -370,22 +370,22 @@ def _already_exists(error: Exception) -> bool:
 def open_filesystem(uri: str, s3: S3Config) -> tuple[Any, str]:
     """The fsspec file system of a URI and the path inside it; listings are never cached, since other processes write.
 
-    Raises ConfigError for an unknown protocol.
+    A key of a bucket is taken as it is: it may hold `::`, which in all other URIs chains file systems. Raises ConfigError for an unknown protocol.
     """
     import fsspec
 
-    options: dict[str, Any] = {}
-    if uri.startswith("s3://"):
+    with translated(f"Opening {uri}"):
+        if not uri.startswith("s3://"):
+            filesystem, path = fsspec.core.url_to_fs(uri)
+            return filesystem, path
         client = {"endpoint_url": s3.endpoint_url, "region_name": s3.region}
         patience = {"connect_timeout": s3.timeout_s, "read_timeout": s3.timeout_s, "retries": {"mode": "standard", "total_max_attempts": 4}}
-        options = {"client_kwargs": {k: v for k, v in client.items() if v}, "config_kwargs": patience, "use_listings_cache": False, **_credentials(s3)}
-    with translated(f"Opening {uri}"):
-        filesystem, path = fsspec.core.url_to_fs(uri, **options)
-    if uri.startswith("s3://"):
-        filesystem.retries = 1  # botocore tries again already; s3fs on top of it would wait for a dead server five times as long
-        if filesystem.session is None:  # not connected yet
-            filesystem.session = _session(filesystem.kwargs)
-    return filesystem, path
+        given = {"client_kwargs": {k: v for k, v in client.items() if v}, "config_kwargs": patience, "use_listings_cache": False}
+        filesystem = fsspec.filesystem("s3", **given, **_credentials(s3))
+    filesystem.retries = 1  # botocore tries again already; s3fs on top of it would wait for a dead server five times as long
+    if filesystem.session is None:  # not connected yet
+        filesystem.session = _session(filesystem.kwargs)
+    return filesystem, uri.removeprefix("s3://").rstrip("/")
 
 
 def _session(options: Mapping[str, Any]) -> Any:

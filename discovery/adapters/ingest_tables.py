@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from discovery import schemas
+from discovery.adapters.archives import ADDRESS
 from discovery.adapters.archives import SUFFIXES as ARCHIVE_SUFFIXES
 from discovery.adapters.files import translated
 from discovery.adapters.listing import Listed
@@ -33,8 +34,8 @@ TRANSIENT = [str(reason) for reason in Reason if reason.is_transient]
 BEST_FIRST = "problem <> '', attributes DESC, modified_at DESC, object_bytes DESC, etag DESC, problem"  # of what several sources say of one object
 MANIFEST_COLUMNS = ", ".join(schemas.MANIFEST.names)
 MACROS = (  # of a row's address: `zip://a/b.mov#t=1.000::/photos.zip` is b.mov in the folder a of an archive, at one second
-    "inner_of(uri) AS regexp_replace(split_part(uri, '::', 1), '#t=[0-9.]+$', '')",
-    "outer_of(uri) AS substr(uri, length(split_part(uri, '::', 1)) + 1)",
+    f"outer_of(uri) AS CASE WHEN starts_with(uri, 'zip://') OR starts_with(uri, 'tar://') THEN regexp_extract(uri, '^{ADDRESS}$', 2) ELSE '' END",
+    "inner_of(uri) AS regexp_replace(substr(uri, 1, length(uri) - length(outer_of(uri))), '#t=[0-9.]+$', '')",
     "file_of(uri) AS inner_of(uri) || outer_of(uri)",
     "stem_of(uri) AS regexp_replace(inner_of(uri), '[.][A-Za-z0-9]{1,5}$', '') || outer_of(uri)",
     "place_of(uri) AS regexp_replace(inner_of(uri), '[^/]*$', '') || outer_of(uri)",

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from discovery.adapters.archives import split_address
 from discovery.adapters.files import is_local, local_path, open_filesystem, patiently, translated
 from discovery.adapters.folders import list_folder, list_glob, look_at
 from discovery.adapters.listing import GLOB_CHARACTERS, LeftOut, Listed
@@ -113,7 +114,7 @@ def folder_of(uri: str) -> str:
     >>> folder_of("s3://photos/animals/cat.jpg"), folder_of("zip://cat.jpg::s3://photos/animals.zip")
     ('animals', 'animals')
     """
-    inner, _, archive = uri.partition("::")
+    inner, archive = split_address(uri)
     parts = inner.split("://", 1)[-1].split("/")
     return parts[-2] if len(parts) > 1 else archive.rsplit("/", 1)[-1].split(".")[0]
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from discovery import schemas
-from discovery.adapters.archives import Member, archive_kind, member_uri, members
+from discovery.adapters.archives import Member, archive_kind, member_uri, members, split_address
 from discovery.adapters.cores import available_cores
 from discovery.adapters.decoder_pool import DecodeLimits, DecoderPool
 from discovery.adapters.files import is_local, translated
@@ -326,9 +326,10 @@ class _Reader:
     def _row(self, item: Listed, uri: str, data: bytes) -> Row:
         """The row of a picture's bytes, which are put into the store; or of what a sidecar says."""
         row = self._empty(item) | self._address(uri, len(data))
-        if is_sidecar(uri.partition("::")[0], len(data)):
+        name, _ = split_address(uri)
+        if is_sidecar(name, len(data)):
             try:
-                said = read_sidecar(uri.partition("::")[0], data, self.ws.config.privacy.keep_gps)
+                said = read_sidecar(name, data, self.ws.config.privacy.keep_gps)
                 return row | {"sidecar": canonical_json(said)}
             except ValueError as error:
                 return row | {"reason": Reason.UNSUPPORTED_FORMAT, "detail": f"no picture, and no sidecar: {error}"[:300]}
@@ -366,8 +367,8 @@ def frame_uri(uri: str, seconds: float) -> str:
     >>> frame_uri("/clips/a.mp4", 2.5), frame_uri("zip://a.mp4::/clips.zip", 0.0)
     ('/clips/a.mp4#t=2.500', 'zip://a.mp4#t=0.000::/clips.zip')
     """
-    inner, separator, archive = uri.partition("::")
-    return f"{inner}#t={seconds:.3f}{separator}{archive}"
+    inner, archive = split_address(uri)
+    return f"{inner}#t={seconds:.3f}::{archive}" if archive else f"{inner}#t={seconds:.3f}"
 
 
 def _keep_part(table: pa.Table, history: _History, ws: Workspace) -> None:

@@ -146,3 +146,18 @@ def test_a_list_and_an_archive_in_a_bucket(bucket: s3fs.S3FileSystem, moto_endpo
             ("s3://photos/lists/../in/00.png", '{"label": "cat"}', "unreadable"),
         ]
         assert found[0]["asset_id"]
+
+
+def test_keys_may_hold_what_chains_addresses_elsewhere(bucket: s3fs.S3FileSystem, moto_endpoint: str, tmp_path: Path) -> None:
+    odd = ["x::y.png", "b::c/d.png", "e#f.png", "g?h.png", "i%20j.png", "k l+m.png"]
+    for number, key in enumerate(odd):
+        bucket.call_s3("put_object", Bucket="photos", Key=f"odd/{key}", Body=png(number))
+    bucket.call_s3("put_object", Bucket="photos", Key="odd/x::y.json", Body=b'{"label": "cat"}')
+    with workspace(tmp_path / "root", moto_endpoint) as ws:
+        manifest = ingest(["s3://photos/odd"], ws)
+        assert (manifest.assets, manifest.sidecars, manifest.rejections) == (len(odd), 1, {})
+        found = {str(row["source_uri"]).removeprefix("s3://photos/odd/"): row for row in rows(manifest, ws) if row["asset_id"]}
+        assert sorted(found) == sorted(odd)
+        assert (found["x::y.png"]["attributes"], found["b::c/d.png"]["folder"]) == ('{"label":"cat"}', "b::c")
+        (tmp_path / "list.csv").write_text("uri\ns3://photos/odd/x::y.png\n")
+        assert ingest([str(tmp_path / "list.csv")], ws).assets == 1
