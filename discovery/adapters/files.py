@@ -359,12 +359,12 @@ def _parts(size_bytes: int) -> dict[str, int]:
 
 def _already_exists(error: Exception) -> bool:
     """Whether a conditional PUT was refused because the object is there; servers and s3fs versions say it in different ways."""
-    return (
-        isinstance(error, FileExistsError)
-        or getattr(error, "errno", None) == errno.EEXIST
-        or "PreconditionFailed" in repr(error)
-        or "At least one of the pre" in str(error)
-    )
+    return isinstance(error, FileExistsError) or getattr(error, "errno", None) == errno.EEXIST or is_precondition_failure(error)
+
+
+def is_precondition_failure(error: Exception) -> bool:
+    """Whether a bucket refused a request because its condition does not hold (412)."""
+    return "PreconditionFailed" in repr(error) or "At least one of the pre" in str(error)
 
 
 def open_filesystem(uri: str, s3: S3Config) -> tuple[Any, str]:

@@ -8,20 +8,20 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from discovery.adapters.archives import split_address
+from discovery.adapters.buckets import described, fetch_remote, list_remote, read_remote
 from discovery.adapters.files import is_local, local_path, open_filesystem, patiently, translated
-from discovery.adapters.folders import list_folder, list_glob, look_at
+from discovery.adapters.folders import list_folder, list_glob, look_at, times
 from discovery.adapters.listing import GLOB_CHARACTERS, LeftOut, Listed
 from discovery.adapters.lists import Entry, list_kind, read_list
 from discovery.adapters.storage import OWN_FOLDERS
 from discovery.config import S3Config
-from discovery.errors import DiscoveryError, SourceNotFound, StorageError
+from discovery.errors import DiscoveryError, SourceChanged, SourceNotFound, StorageError
 
 LOOKS = 16  # objects of a list looked at once
 PAGE = 10_000
@@ -34,8 +34,8 @@ def list_sources(
     """Every object of the sources, as it is found; sources that overlap give some of them twice.
 
     uris: folders, files, globs, fsspec URIs, or lists of such (CSV, Parquet). stores: roots, whose own files are in no listing, whatever name
-    leads to them. reserved: names that a column of a list must not have. Memory is that of one page. Raises SourceNotFound when a source does not exist or lists nothing, AccessDenied when its server refuses, ConfigError for
-    a list that is none.
+    leads to them. reserved: names that a column of a list must not have. Memory is that of one page, and of the names of folders. Raises
+    SourceNotFound when a source does not exist or lists nothing, AccessDenied when its server refuses, ConfigError for a list that is none.
     """
     if not uris:
         raise SourceNotFound("No source was given. Example: discovery run ~/Pictures")
@@ -46,7 +46,7 @@ def list_sources(
                 found = _list_named(uri, s3, LeftOut.of(stores, OWN_FOLDERS), reserved)
             else:
                 left_out = LeftOut.of(stores, OWN_FOLDERS, uri)
-                found = _list_local(uri, left_out) if is_local(uri) else _list_remote(uri, s3, left_out)
+                found = _list_local(uri, left_out) if is_local(uri) else list_remote(uri, s3, left_out)
             for item in found:
                 empty = False
                 yield item
@@ -56,45 +56,48 @@ def list_sources(
             )
 
 
-def read_object(uri: str, s3: S3Config, size_bytes: int | None = None) -> bytes:
+def read_object(uri: str, s3: S3Config, listed: Listed | None = None) -> bytes:
     """All bytes of one object; throttling, timeouts, 5xx and cut bodies are tried again, each time after a longer pause.
 
-    size_bytes: the listed size; another length is a cut body, or an object that changes while it is read. Raises SourceNotFound when
-    it vanished, AccessDenied, StorageError.
+    listed: what its listing said; the bytes are those of that very object. Raises SourceNotFound when it vanished, SourceChanged when it is
+    another by now, StorageError for another length (a cut body, or a file being written) and when it cannot be read, AccessDenied.
     """
 
     def read() -> bytes:
         with translated(f"Reading {uri}"):
-            if is_local(uri):
-                data = local_path(uri).read_bytes()
-            else:
-                filesystem, path = open_filesystem(uri, s3)
-                alone = {"max_concurrency": 1} if uri.startswith("s3://") else {}  # else s3fs asks for the size first, which is known
-                data = bytes(filesystem.cat_file(path, **alone))
-        _check_length(uri, len(data), size_bytes)
+            data = read_remote(uri, s3, listed.etag if listed else "")
+        _check_length(uri, len(data), listed)
         return data
 
-    return read() if is_local(uri) else patiently(read)
+    return _read_local(uri, listed) if is_local(uri) else patiently(read)
+
+
+def _read_local(uri: str, listed: Listed | None) -> bytes:
+    with translated(f"Reading {uri}"), open(local_path(uri), "rb") as file:
+        data = file.read()
+        found = os.fstat(file.fileno())  # after reading: a write meanwhile has set the time
+    _check_length(uri, len(data), listed)
+    _check_time(uri, found, listed)
+    return data
 
 
 @contextmanager
-def local_copy(uri: str, s3: S3Config, folder: Path, size_bytes: int | None = None) -> Iterator[Path]:
+def local_copy(uri: str, s3: S3Config, folder: Path, listed: Listed | None = None) -> Iterator[Path]:
     """A file of this machine with the bytes of a large object: itself, or a copy in `folder` for the time of the context.
 
-    Raises as `read_object` does.
+    Raises as `read_object` does. Of a file of this machine call `check_unchanged` after it was read.
     """
     if is_local(uri):
         with translated(f"Reading {uri}"):
-            _check_length(uri, local_path(uri).stat().st_size, size_bytes)
+            _check_length(uri, local_path(uri).stat().st_size, listed)
         yield local_path(uri)
         return
     copy = folder / uuid.uuid4().hex
 
     def fetch() -> None:
         with translated(f"Reading {uri}"):
-            filesystem, path = open_filesystem(uri, s3)
-            filesystem.get_file(path, str(copy))
-        _check_length(uri, copy.stat().st_size, size_bytes)
+            fetch_remote(uri, s3, copy, listed.etag if listed else "")
+        _check_length(uri, copy.stat().st_size, listed)
 
     try:
         patiently(fetch)
@@ -103,9 +106,23 @@ def local_copy(uri: str, s3: S3Config, folder: Path, size_bytes: int | None = No
         copy.unlink(missing_ok=True)
 
 
-def _check_length(uri: str, found: int, listed: int | None) -> None:
-    if listed is not None and found != listed:
-        raise StorageError(f"Reading {uri}: {found:,} bytes came and {listed:,} were listed; cut off, or being written.")
+def check_unchanged(listed: Listed) -> None:
+    """Raises SourceChanged or StorageError when a file of this machine is no more what its listing said; of remote objects their server is asked."""
+    if is_local(listed.object_uri):
+        with translated(f"Reading {listed.object_uri}"):
+            found = local_path(listed.object_uri).stat()
+        _check_length(listed.object_uri, found.st_size, listed)
+        _check_time(listed.object_uri, found, listed)
+
+
+def _check_length(uri: str, found: int, listed: Listed | None) -> None:
+    if listed is not None and found != listed.object_bytes:
+        raise StorageError(f"Reading {uri}: {found:,} bytes came and {listed.object_bytes:,} were listed; cut off, or being written.")
+
+
+def _check_time(uri: str, found: os.stat_result, listed: Listed | None) -> None:
+    if listed is not None and (changed := times([found.st_mtime_ns])[0]) != listed.modified_at:
+        raise SourceChanged(f"Reading {uri}: it was changed at {changed}, and listed as of {listed.modified_at}. The next run reads it anew.")
 
 
 def folder_of(uri: str) -> str:
@@ -156,52 +173,10 @@ def _look(entry: Entry, s3: S3Config, left_out: LeftOut) -> Listed:
             raise StorageError("its server does not tell its size")
     except DiscoveryError as error:
         return Listed(entry.uri, 0, "", problem=str(error), attributes=entry.attributes, hides=not isinstance(error, SourceNotFound))
-    return _described(entry.uri, info)._replace(attributes=entry.attributes)
+    return described(entry.uri, info)._replace(attributes=entry.attributes)
 
 
 def _info(uri: str, s3: S3Config) -> dict[str, Any]:
     with translated(f"Looking at {uri}"):
         filesystem, path = open_filesystem(uri, s3)
         return dict(filesystem.info(path))
-
-
-def _list_remote(uri: str, s3: S3Config, left_out: LeftOut) -> Iterator[Listed]:
-    filesystem, path = open_filesystem(uri, s3)
-    protocol = uri.split("://", 1)[0]
-    if GLOB_CHARACTERS & set(path):
-        found: Iterator[tuple[str, dict[str, Any]]] = iter(filesystem.glob(path, detail=True).items())
-    elif protocol == "s3":
-        found = _s3_pages(filesystem, path)
-    else:
-        found = iter(filesystem.find(path, detail=True).items())
-    for full, info in found:
-        if info.get("type") == "directory" or full.endswith("/") or (protocol == "s3" and left_out.has_key(full)):
-            continue
-        yield _described(f"{protocol}://{full}", info)
-
-
-def _described(uri: str, info: dict[str, Any]) -> Listed:
-    changed = info.get("LastModified") or info.get("mtime") or ""
-    modified = changed.isoformat() if isinstance(changed, datetime) else str(changed)
-    etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
-    return Listed(uri, int(info.get("size", info.get("Size")) or 0), modified, etag)
-
-
-def _s3_pages(filesystem: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The object of that name, if there is one, and all below it, a page (1,000) at a time: s3fs's own `find` holds them all."""
-    bucket, _, key = path.rstrip("/").partition("/")
-
-    def listed(ask: dict[str, Any]) -> dict[str, Any]:
-        with translated(f"Listing s3://{path}"):
-            return dict(filesystem.call_s3("list_objects_v2", Bucket=bucket, **ask))
-
-    if key:
-        first = patiently(lambda: listed({"Prefix": key, "MaxKeys": 1})).get("Contents", [])
-        yield from ((f"{bucket}/{key}", info) for info in first if info["Key"] == key)
-    ask = {"Prefix": f"{key}/" if key else ""}  # photos2/ is not in photos
-    while True:
-        page = patiently(partial(listed, ask))
-        yield from ((f"{bucket}/{info['Key']}", info) for info in page.get("Contents", ()))
-        if not page.get("IsTruncated"):
-            return
-        ask["ContinuationToken"] = page["NextContinuationToken"]

@@ -26,7 +26,7 @@ from discovery.adapters.ingest_tables import Counts, IngestTables
 from discovery.adapters.listing import GLOB_CHARACTERS, Listed, batches, fixed_head
 from discovery.adapters.metadata import GPS_NAMES
 from discovery.adapters.sidecars import is_sidecar, read_sidecar
-from discovery.adapters.sources import folder_of, list_sources, local_copy, read_object
+from discovery.adapters.sources import check_unchanged, folder_of, list_sources, local_copy, read_object
 from discovery.adapters.storage import table_to_parquet
 from discovery.adapters.videos import Sampling, video_suffix
 from discovery.addressing import canonical_json, content_id, file_sha256, sha256_hex, stage_key
@@ -281,7 +281,7 @@ class _Reader:
     def _picture_rows(self, item: Listed) -> _Read:
         with self.budget.hold(item.object_bytes):
             with _reading(item.object_uri):
-                data = read_object(item.object_uri, self.ws.config.s3, item.object_bytes)
+                data = read_object(item.object_uri, self.ws.config.s3, item)
             return _Read([self._row(item, item.object_uri, data)], len(data))
 
     def _large_rows(self, item: Listed, kind: str) -> _Read:
@@ -289,11 +289,14 @@ class _Reader:
         with ExitStack() as stack:
             stack.enter_context(self.copies.hold(size))
             with _reading(item.object_uri):
-                path = stack.enter_context(local_copy(item.object_uri, self.ws.config.s3, self.folder, item.object_bytes))
-            if not kind:
-                return _Read(list(self._video_rows(item, item.object_uri, path)), item.object_bytes)
-            found = members(path, kind, self.ws.config.ingest.max_bytes)
-            several = list(_windowed(self.inside, lambda member: self._member_rows(item, kind, member), found, 8))
+                path = stack.enter_context(local_copy(item.object_uri, self.ws.config.s3, self.folder, item))
+            if kind:
+                found = members(path, kind, self.ws.config.ingest.max_bytes)
+                several = list(_windowed(self.inside, lambda member: self._member_rows(item, kind, member), found, 8))
+            else:
+                several = [list(self._video_rows(item, item.object_uri, path))]
+            with _reading(item.object_uri):
+                check_unchanged(item)
         return _Read([row for rows in several for row in rows], item.object_bytes)
 
     def _member_rows(self, item: Listed, kind: str, member: Member) -> list[Row]:

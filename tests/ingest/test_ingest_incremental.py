@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -206,11 +208,48 @@ def test_times_before_1970_and_beyond_2262_are_told_apart(photos: Path, ws: Work
     assert read_by(ws, photos)[1] == 1
 
 
+def after_listing(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Lets something happen to the source between listing and reading."""
+    end_listing = IngestTables.end_listing
+
+    def changed(tables: IngestTables) -> tuple[int, str]:
+        change()
+        return end_listing(tables)
+
+    monkeypatch.setattr(IngestTables, "end_listing", changed)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.zip"])
+def test_a_file_that_is_replaced_by_one_of_equal_length_is_not_taken_for_the_listed_one(
+    name: str, photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (picture(photos.parent / f"{number}.png", number).read_bytes() for number in (90, 91))
+    length = max(len(old), len(new))
+
+    def content(data: bytes) -> bytes:
+        if name.endswith("png"):
+            return data.ljust(length, b"\0")
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            archive.writestr("in.png", data.ljust(length, b"\0"))
+        return sink.getvalue()
+
+    (photos / name).write_bytes(content(old))
+    os.utime(photos / name, ns=(10**18, 10**18))
+    after_listing(monkeypatch, lambda: (photos / name).write_bytes(content(new)))
+    manifest, _ = read_by(ws, photos)
+    monkeypatch.undo()
+    assert (manifest.assets, manifest.rejections) == (8, {"unreadable": 1})
+    (row,) = [row for row in rows(manifest, ws) if row["reason"]]
+    assert "SourceChanged" in str(row["detail"]) and "listed as of 2001-09-09T01:46:40" in str(row["detail"])
+    manifest, read = read_by(ws, photos)
+    assert (manifest.assets, manifest.rejections, read) == (9, {}, 1)
+
+
 def test_a_file_that_grows_while_it_is_read_is_tried_again(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = (photos / "a" / "0.png").read_bytes()
     (photos / "a" / "0.png").write_bytes(whole[:50])
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: whole if path == photos / "a" / "0.png" else read_bytes(path))
+    after_listing(monkeypatch, lambda: (photos / "a" / "0.png").write_bytes(whole))
     manifest, _ = read_by(ws, photos)
     monkeypatch.undo()
     assert manifest.rejections == {"unreadable": 1}
