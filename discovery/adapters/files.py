@@ -26,6 +26,7 @@ from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNo
 T = TypeVar("T")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TEMPORARY = ".tmp-"  # prefix of local files that are being written; no reader sees them, a killed writer may leave one
+COPY_BYTES = 2**20  # read and written at once where a file is copied
 PART_BYTES = 16 * 2**20  # of a multipart upload, which a file of two parts or more becomes; S3 wants at least 5 MiB
 PUT_BYTES = 5 * 2**30  # in one request; S3 takes no more
 PARTS = 10_000  # S3 takes no more
@@ -51,6 +52,10 @@ class Files(Protocol):
 
     def read(self, path: str) -> bytes:
         """All bytes; FileNotFoundError when there is no such object."""
+        ...
+
+    def read_into(self, path: str, target: Path) -> None:
+        """All bytes into a local file, at most COPY_BYTES of them in memory; FileNotFoundError when there is no such object."""
         ...
 
     def create(self, path: str, data: bytes) -> bool:
@@ -151,6 +156,12 @@ class LocalFiles:
         with translated(f"Reading {self.folder / path}", FileNotFoundError):
             return (self.folder / path).read_bytes()
 
+    def read_into(self, path: str, target: Path) -> None:
+        """All bytes into a local file; FileNotFoundError when there is no such object."""
+        what = f"Copying {self.folder / path} to {target}"
+        with translated(what, FileNotFoundError), open(self.folder / path, "rb") as source, open(target, "wb") as copy:
+            shutil.copyfileobj(source, copy, COPY_BYTES)
+
     def create(self, path: str, data: bytes) -> bool:
         """Make the object, fully written and synced, unless it exists; whether this call made it."""
         return self._create(path, lambda handle: handle.write(data))
@@ -160,7 +171,7 @@ class LocalFiles:
 
         def copy(handle: BinaryIO) -> None:
             with open(source, "rb") as opened:
-                shutil.copyfileobj(opened, handle, 2**20)
+                shutil.copyfileobj(opened, handle, COPY_BYTES)
 
         return self._create(path, copy)
 
@@ -257,6 +268,11 @@ class S3Files:
         """All bytes; FileNotFoundError when there is no such object."""
         full = self._full(path)  # max_concurrency: else s3fs asks for the size first, a second request for every small object
         return self._try(f"Reading {full}", lambda: bytes(self.filesystem.cat_file(full, max_concurrency=1)), FileNotFoundError)
+
+    def read_into(self, path: str, target: Path) -> None:
+        """All bytes into a local file, in one stream; FileNotFoundError when there is no such object."""
+        full = self._full(path)
+        self._try(f"Copying {full} to {target}", lambda: self.filesystem.get_file(full, str(target), max_concurrency=1), FileNotFoundError)
 
     def _try(self, what: str, work: Callable[[], T], passing: type[OSError] | tuple[()] = ()) -> T:
         def once() -> T:

@@ -64,9 +64,13 @@ class Counts:
 class IngestTables:
     """Filled in this order: the listing, what is known of it, the rows that were read; then counted and written."""
 
-    def __init__(self, folder: Path, memory_bytes: int, threads: int = 2) -> None:
-        """folder: an empty one on local disk that is thrown away afterwards, without characters of globs. memory_bytes: what DuckDB may hold."""
-        settings = {"memory_limit": f"{memory_bytes // 2**20}MiB", "threads": str(threads), "preserve_insertion_order": "false"}
+    def __init__(self, folder: Path, memory_bytes: int) -> None:
+        """folder: an empty one on local disk that is thrown away afterwards, without characters of globs. memory_bytes: of all this, about.
+
+        DuckDB counts its pages and hash tables; what sorts, inserts and Arrow batches take besides was nearly as much again with a million rows,
+        and grows with its threads.
+        """
+        settings = {"memory_limit": f"{memory_bytes // 2 // 2**20}MiB", "threads": "1", "preserve_insertion_order": "false"}
         self._db = duckdb.connect(str(folder / "ingest.duckdb"), config={**settings, "temp_directory": str(folder / "spill")})
         self._folder = folder
         for name, schema in (("pages", LISTING), ("known", KNOWN), ("fresh", schemas.READ_ROWS)):
@@ -87,7 +91,15 @@ class IngestTables:
 
     def end_listing(self) -> tuple[int, str]:
         """(number of objects, digest): equal listings have equal digests, in whatever order their pages came."""
-        self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages ORDER BY object_uri, {BEST_FIRST}")
+        self._run("CREATE TABLE several AS SELECT object_uri FROM pages GROUP BY 1 HAVING count(*) > 1")  # few or none: choosing holds all columns
+        self._run(
+            f"""
+            CREATE TABLE listed AS
+            SELECT * FROM pages ANTI JOIN several USING (object_uri)
+            UNION ALL
+            (SELECT * FROM pages SEMI JOIN several USING (object_uri) QUALIFY row_number() OVER (PARTITION BY object_uri ORDER BY {BEST_FIRST}) = 1)
+            """
+        )
         self._run("DROP TABLE pages")
         digest = hashlib.sha256()
         lines = "SELECT concat_ws(chr(31), object_uri, object_bytes, modified_at, etag, problem, attributes) FROM listed ORDER BY object_uri"
@@ -310,22 +322,27 @@ class IngestTables:
 
         Sorted by source_uri, then by whatever tells rows of one address apart: an archive may hold a name twice.
         """
-        path = self._folder / "manifest.parquet"
-        with translated(f"Writing {path}"), pq.ParquetWriter(path, schemas.MANIFEST, compression="zstd", write_statistics=True) as writer:
+        order = "source_uri, asset_id, reason, detail, size_bytes, sidecar, object_uri"
+        return self._write("manifest.parquet", schemas.MANIFEST, f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY {order}")
+
+    def write_removed(self) -> Path:
+        """(source_uri, asset_id) of what the previous manifest of these sources had and the listing has no more, by URI, as a Parquet file."""
+        return self._write("removed.parquet", schemas.REMOVED, "SELECT source_uri, asset_id FROM gone ORDER BY source_uri, asset_id")
+
+    def _write(self, name: str, schema: pa.Schema, rows: str) -> Path:
+        """A query's rows as a Parquet file of the scratch folder, ROW_GROUP of them in memory."""
+        path = self._folder / name
+        with translated(f"Writing {path}"), pq.ParquetWriter(path, schema, compression="zstd", write_statistics=True) as writer:
             waiting: list[pa.RecordBatch] = []
-            for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri, asset_id, reason, detail, size_bytes, sidecar, object_uri"):
+            for batch in self._stream(rows):
                 waiting.append(batch)
                 while sum(map(len, waiting)) >= ROW_GROUP:
                     table = pa.Table.from_batches(waiting)
-                    writer.write_table(table.slice(0, ROW_GROUP).cast(schemas.MANIFEST).combine_chunks(), row_group_size=ROW_GROUP)
+                    writer.write_table(table.slice(0, ROW_GROUP).cast(schema).combine_chunks(), row_group_size=ROW_GROUP)
                     waiting = table.slice(ROW_GROUP).to_batches()
             if waiting:
-                writer.write_table(pa.Table.from_batches(waiting).cast(schemas.MANIFEST).combine_chunks(), row_group_size=ROW_GROUP)
+                writer.write_table(pa.Table.from_batches(waiting).cast(schema).combine_chunks(), row_group_size=ROW_GROUP)
         return path
-
-    def removed_rows(self) -> pa.Table:
-        """(source_uri, asset_id) of what the previous manifest of these sources had and the listing has no more, by URI."""
-        return self._db.sql("SELECT source_uri, asset_id FROM gone ORDER BY source_uri, asset_id").to_arrow_table().cast(schemas.REMOVED)
 
     def _insert(self, name: str, table: pa.Table) -> None:
         with self._translated():
@@ -350,5 +367,7 @@ class IngestTables:
             yield
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             what = f"Comparing the listing in {self._folder}: {str(error).splitlines()[0]}"
+            if isinstance(error, duckdb.OutOfMemoryException) and "on disk" not in what and "directory" not in what:
+                raise StorageFull(f"{what}. Nothing was recorded; raise ingest.listing_memory_bytes and run again.") from error
             full = isinstance(error, duckdb.OutOfMemoryException) or "space" in what or "too large" in what
             raise (StorageFull if full else StorageError)(f"{what}. Nothing was recorded; free some space there and run again.") from error

@@ -122,13 +122,13 @@ class _History:
         records: list[Record] = [*self.parts, *self.manifests]
         for record in records:
             path = folder / record.id
-            path.write_bytes(ws.store.read_file(record, "table"))
+            ws.store.copy_file(record, "table", path)
             has_frames = isinstance(record, IngestPart) or (isinstance(record, Manifest) and record.video_rules == self.video_rules)
             tables.add_known(path, unsettled, settings.max_bytes, settings.max_pixels, has_frames)
             if record is not self.previous:
                 path.unlink()
         if self.previous is not None and self.previous not in self.manifests:  # made under other rules
-            (folder / self.previous.id).write_bytes(ws.store.read_file(self.previous, "table"))
+            ws.store.copy_file(self.previous, "table", folder / self.previous.id)
 
 
 def _may_overlap(some: Iterable[str], others: Iterable[str]) -> bool:
@@ -398,8 +398,7 @@ def _commit(
         return previous  # what failed before failed again
     files = [ws.put_file(Manifest, key, "table", table, ".parquet", counts.rows)]
     if counts.removed:
-        gone = tables.removed_rows()
-        files.append(ws.put_file(Manifest, key, "removed", table_to_parquet(gone), ".parquet", len(gone)))
+        files.append(ws.put_file(Manifest, key, "removed", tables.write_removed(), ".parquet", counts.removed))
     return ws.commit(
         Manifest(
             id=key, inputs=(previous.id,) if previous else (), created_at=ws.clock(), files=tuple(files), sources=history.sources,

@@ -139,6 +139,14 @@ def test_another_thumbnail_size_makes_them_all(photos: Path, ws: Workspace, tmp_
         assert all(small.store.thumbnail(str(row["asset_id"]), 32) for row in rows(second, small))
 
 
+def test_an_earlier_manifest_is_never_read_into_memory(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_by(ws, photos)
+    (photos / "a" / "0.png").unlink()
+    monkeypatch.setattr(type(ws.store), "read_file", None)
+    second, read = read_by(ws, photos)
+    assert (read, second.unchanged, second.removed) == (0, 7, 1)
+
+
 def test_a_killed_ingest_goes_on_where_it_was(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "CHECKPOINT_S", 0.0)
     reference, _ = read_by(ws, photos)
