@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from discovery.adapters.listing import GLOB_CHARACTERS, LeftOut, Listed
+from discovery.adapters.listing import A_FOLDER, GLOB_CHARACTERS, LeftOut, Listed
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # the name leads nowhere; any other error says nothing of what is there
 PAGE = 10_000  # files looked at together
@@ -166,7 +166,7 @@ def look_at(paths: Sequence[str]) -> Iterator[Listed]:
         if stat.S_ISREG(found.st_mode):
             regular.append((local_uri(path), found.st_size, found.st_mtime_ns))
         else:
-            yield Listed(local_uri(path), 0, "", problem="neither a file nor a folder")
+            yield Listed(local_uri(path), 0, "", problem=A_FOLDER if stat.S_ISDIR(found.st_mode) else "neither a file nor a folder")
     for (uri, size, _), modified in zip(regular, times([at for _, _, at in regular]), strict=True):
         yield Listed(uri, size, modified)
 

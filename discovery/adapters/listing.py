@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 from discovery.adapters.files import is_local, local_path
 
 GLOB_CHARACTERS = frozenset("*?[")
+A_FOLDER = "a folder, where a list names files: name them one a row, or make the folder a source of its own"
 
 
 class Listed(NamedTuple):

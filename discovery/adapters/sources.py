@@ -17,7 +17,7 @@ from discovery.adapters.archives import split_address
 from discovery.adapters.buckets import described, fetch_remote, list_remote, read_remote
 from discovery.adapters.files import is_local, local_path, open_filesystem, patiently, translated
 from discovery.adapters.folders import list_folder, list_glob, look_at, times
-from discovery.adapters.listing import GLOB_CHARACTERS, LeftOut, Listed
+from discovery.adapters.listing import A_FOLDER, GLOB_CHARACTERS, LeftOut, Listed
 from discovery.adapters.lists import Entry, list_kind, read_list
 from discovery.adapters.storage import OWN_FOLDERS
 from discovery.config import S3Config
@@ -169,6 +169,8 @@ def _look(entry: Entry, s3: S3Config, left_out: LeftOut) -> Listed:
         return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag, attributes=entry.attributes)
     try:
         info = patiently(partial(_info, entry.uri, s3))
+        if info.get("type") == "directory":
+            return Listed(entry.uri, 0, "", problem=A_FOLDER, attributes=entry.attributes)
         if info.get("size") is None:
             raise StorageError("its server does not tell its size")
     except DiscoveryError as error:

@@ -168,16 +168,17 @@ def test_a_list_and_an_archive_in_a_bucket(bucket: s3fs.S3FileSystem, moto_endpo
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
         archive.writestr("a/inside.png", png(77))
-    bucket.pipe({"photos/x.zip": sink.getvalue(), "photos/lists/train.csv": b"uri,label\n../in/00.png,cat\ns3://photos/in/01.png,dog\ns3://photos/in/99.png,dog\n"})
+    bucket.pipe({"photos/x.zip": sink.getvalue(), "photos/lists/train.csv": b"uri,label\n../in/00.png,cat\ns3://photos/in,folder\ns3://photos/in/01.png,dog\ns3://photos/in/99.png,dog\n"})
     with workspace(tmp_path / "root", moto_endpoint) as ws:
         (row,) = rows(ingest(["s3://photos/x.zip"], ws), ws)
         assert row["source_uri"] == "zip://a/inside.png::s3://photos/x.zip" and row["asset_id"]
         found = rows(ingest(["s3://photos/lists/train.csv"], ws), ws)
-        assert [(row["source_uri"], row["attributes"], row["reason"]) for row in found][1:] == [
+        assert found[0]["source_uri"] == "s3://photos/in" and str(found[0]["detail"]).startswith("a folder, where a list names files")
+        assert [(row["source_uri"], row["attributes"], row["reason"]) for row in found][2:] == [
             ("s3://photos/in/99.png", '{"label": "dog"}', "unreadable"),
             ("s3://photos/lists/../in/00.png", '{"label": "cat"}', "unreadable"),
         ]
-        assert found[0]["asset_id"]
+        assert found[1]["asset_id"]
 
 
 def test_keys_may_hold_what_chains_addresses_elsewhere(bucket: s3fs.S3FileSystem, moto_endpoint: str, tmp_path: Path) -> None:
