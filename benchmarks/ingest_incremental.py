@@ -3,7 +3,7 @@
 Each pass is a process of its own; the seconds are those of the ingest stage. Ratios are to the first pass of the same source.
     python -m benchmarks.ingest_incremental local --files 100000  real pictures, each file different by a comment
     python -m benchmarks.ingest_incremental s3 --files 20000      the same on a local S3 server (SeaweedFS)
-    python -m benchmarks.ingest_incremental memory                10k, 100k and 1M entries, which are empty files
+    python -m benchmarks.ingest_incremental memory                10k, 100k and 1M entries, which are empty files; the last in one flat folder too
 """
 
 from __future__ import annotations
@@ -128,25 +128,31 @@ def s3(files: int, px: int, work: Path) -> None:
         passes("s3://photos", work / "root", files, add)
 
 
-def memory(work: Path) -> None:
-    """Peak memory of a pass over empty files: listing, comparing and writing, without a decoder."""
-    base = one_pass_of_empty(work, 10)
-    for count in (10_000, 100_000, 1_000_000):
-        result = one_pass_of_empty(work, count)
-        again = one_pass(str(work / "empty"), work / "root")
-        print(f"{count:>9,} entries   peak {result['peak_mib']:,.0f} MiB, again {again['peak_mib']:,.0f} MiB   (10 entries: {base['peak_mib']:,.0f})", flush=True)
+def memory(counts: list[int], work: Path) -> None:
+    """Peak memory of passes over empty files: listing, comparing and writing, without a decoder. A thousand a folder, then all in one."""
+    base = one_pass_of_empty(work / "base", 10, 1000)
+    for count, a_folder in [*((count, 1000) for count in counts), (counts[-1], counts[-1] * 2)]:
+        place = work / f"{count}-{a_folder}"
+        first = one_pass_of_empty(place, count, a_folder)
+        again = one_pass(str(place / "empty"), place / "root")
+        more = one_pass_of_empty(place, count + count // 100, a_folder)
+        print(
+            f"{count:>9,} entries, {'a thousand a folder' if a_folder == 1000 else 'in one folder':19}   peak {first['peak_mib']:,.0f} MiB, "
+            f"again {again['peak_mib']:,.0f} MiB, 1 % new {more['peak_mib']:,.0f} MiB   (10 entries: {base['peak_mib']:,.0f})",
+            flush=True,
+        )
+        shutil.rmtree(place)
 
 
-def one_pass_of_empty(work: Path, count: int) -> dict[str, float]:
-    """A first pass over so many empty files."""
-    shutil.rmtree(work / "root", ignore_errors=True)
+def one_pass_of_empty(place: Path, count: int, a_folder: int) -> dict[str, float]:
+    """A pass over so many empty files, `a_folder` of them in each folder."""
     for number in range(count):
-        path = work / "empty" / f"{number // 1000:04d}" / f"{number:07d}.jpg"
-        if number % 1000 == 0:
+        path = place / "empty" / f"{number // a_folder:04d}" / f"{number:07d}.jpg"
+        if number % a_folder == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             path.touch()
-    return one_pass(str(work / "empty"), work / "root")
+    return one_pass(str(place / "empty"), place / "root")
 
 
 def main() -> None:
@@ -155,10 +161,11 @@ def main() -> None:
     parser.add_argument("what", choices=["local", "s3", "memory"])
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--px", type=int, default=640, help="longer side of a picture: small ones make the first pass cheap, and the ratios large")
+    parser.add_argument("--entries", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="of memory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ingest-benchmark-", dir=os.environ.get("BENCHMARK_DIR")) as folder:
         work = Path(folder)
-        {"local": lambda: local(options.files, options.px, work), "s3": lambda: s3(options.files, options.px, work), "memory": lambda: memory(work)}[options.what]()
+        {"local": lambda: local(options.files, options.px, work), "s3": lambda: s3(options.files, options.px, work), "memory": lambda: memory(options.entries, work)}[options.what]()
 
 
 if __name__ == "__main__":

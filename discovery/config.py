@@ -62,7 +62,7 @@ class IngestConfig(Section):
     decoders: int = Field(0, ge=0, description="decoder processes; 0: one per core")
     burst_gap_s: float = Field(1.0, ge=0, description="pictures of one camera and folder at most this far apart are a burst; 0: none are")
     read_threads: int = Field(8, ge=1, description="objects read at once")
-    listing_memory_bytes: int = Field(512 * 2**20, ge=64 * 2**20, description="memory for sorting and comparing listings; the rest goes to disk")
+    listing_memory_bytes: int = Field(512 * 2**20, ge=256 * 2**20, description="memory for sorting and comparing listings, of which DuckDB is given half; the rest goes to disk")
 
 
 class VideoConfig(Section):

@@ -9,6 +9,7 @@
     │   │   ├── EncoderNotFound         no such encoder, or its weights do not load
     │   │   └── UnknownRecord           an id, name or prefix that the catalog does not know
     │   └── InvalidInput                values a function cannot work with (NaN, wrong width, bad picture)
+    ├── SourceChanged                   an object became another between its listing and its reading
     ├── EmptyReference                  nothing to compare with
     ├── EncoderMismatch                 vectors of one encoder used with an index of another
     ├── StorageError                    reading or writing the root failed
@@ -62,6 +63,10 @@ class UnknownRecord(ConfigError):
 
 class InvalidInput(UsageError):
     """Values that a function cannot work with."""
+
+
+class SourceChanged(DiscoveryError):
+    """An object is not the one that was listed any more; the next listing tells of the new one."""
 
 
 class EmptyReference(DiscoveryError):

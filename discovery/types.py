@@ -114,13 +114,13 @@ class Manifest(Record):
     """What the sources held at one time. rows = rows of assets + rejected + sidecars; `assets` are distinct.
 
     previous: the manifest of the same sources before this one; `removed` rows of it are gone, and of their assets `moved` came up under
-    another name. sidecars: rows that are no pictures, but say something of one; part of `rows`. unchanged: objects that were not read again. new_assets: of what was read, not in the store before. settings: id of
+    another name. sidecars: rows that are no pictures, but say something of one; part of `rows`. unchanged: objects that were not read again, those that could not be looked at among them. new_assets: of what was read, not in the store before. settings: id of
     the ingest settings; rules: id of those that decide what an accepted row says, which is taken over only under the same rules;
     video_rules: of those that decide which frames are taken.
     """
 
     stage: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     sources: tuple[str, ...]
     listing: str
     settings: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zipfile
 import zlib
@@ -14,6 +15,7 @@ from discovery.types import Reason
 
 SUFFIXES = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar"}
 MAX_MEMBERS = 200_000
+ADDRESS = "(?s)((?:zip|tar)://.*?)(::(?:/|[a-z][a-z0-9+.-]*://).*)"  # of a member; an archive's own address is whole, so that names may hold ::
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -40,6 +42,16 @@ def archive_kind(uri: str) -> str:
 def member_uri(kind: str, name: str, archive_uri: str) -> str:
     """The address of a member, as fsspec chains them: `zip://a/b.jpg::s3://photos/2026.zip`."""
     return f"{kind}://{name}::{archive_uri}"
+
+
+def split_address(uri: str) -> tuple[str, str]:
+    """The address inside an archive and the archive's own; all of it and '' for what is in none, whatever its name holds.
+
+    >>> split_address("zip://a/b::c.jpg::s3://photos/2026.zip"), split_address("/photos/x::y.jpg")
+    (('zip://a/b::c.jpg', 's3://photos/2026.zip'), ('/photos/x::y.jpg', ''))
+    """
+    found = re.fullmatch(ADDRESS, uri)
+    return (found[1], found[2].removeprefix("::")) if found else (uri, "")
 
 
 def members(path: Path, kind: str, max_bytes: int) -> Iterator[Member]:

@@ -27,6 +27,7 @@ from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNo
 T = TypeVar("T")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TEMPORARY = ".tmp-"  # prefix of local files that are being written; no reader sees them, a killed writer may leave one
+COPY_BYTES = 2**20  # read and written at once where a file is copied
 PART_BYTES = 16 * 2**20  # of a multipart upload, which a file of two parts or more becomes; S3 wants at least 5 MiB
 PUT_BYTES = 5 * 2**30  # in one request; S3 takes no more
 PARTS = 10_000  # S3 takes no more
@@ -56,6 +57,10 @@ class Files(Protocol):
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         """The bytes from `start`, which lies within the object, up to `end`, or to its end; FileNotFoundError when there is no such object."""
+        ...
+
+    def read_into(self, path: str, target: Path) -> None:
+        """All bytes into a local file, at most COPY_BYTES of them in memory; FileNotFoundError when there is no such object."""
         ...
 
     def create(self, path: str, data: bytes) -> bool:
@@ -162,6 +167,12 @@ class LocalFiles:
             handle.seek(start)
             return handle.read(end - start)
 
+    def read_into(self, path: str, target: Path) -> None:
+        """All bytes into a local file; FileNotFoundError when there is no such object."""
+        what = f"Copying {self.folder / path} to {target}"
+        with translated(what, FileNotFoundError), open(self.folder / path, "rb") as source, open(target, "wb") as copy:
+            shutil.copyfileobj(source, copy, COPY_BYTES)
+
     def create(self, path: str, data: bytes) -> bool:
         """Make the object unless it exists; whether this call made it. Its bytes, its name and new folders are on the disk then."""
         return self._create(path, lambda handle: handle.write(data))
@@ -171,7 +182,7 @@ class LocalFiles:
 
         def copy(handle: BinaryIO) -> None:
             with open(source, "rb") as opened:
-                shutil.copyfileobj(opened, handle, 2**20)
+                shutil.copyfileobj(opened, handle, COPY_BYTES)
 
         return self._create(path, copy)
 
@@ -276,6 +287,11 @@ class S3Files:
         full = self._full(path)
         return self._try(f"Reading {full}", lambda: bytes(self.filesystem.cat_file(full, start=start, end=end, max_concurrency=1)), FileNotFoundError)
 
+    def read_into(self, path: str, target: Path) -> None:
+        """All bytes into a local file, in one stream; FileNotFoundError when there is no such object."""
+        full = self._full(path)
+        self._try(f"Copying {full} to {target}", lambda: self.filesystem.get_file(full, str(target), max_concurrency=1), FileNotFoundError)
+
     def _try(self, what: str, work: Callable[[], T], passing: type[OSError] | tuple[()] = ()) -> T:
         def once() -> T:
             with translated(what, passing):
@@ -377,33 +393,33 @@ def _parts(size_bytes: int) -> dict[str, int]:
 
 def _already_exists(error: Exception) -> bool:
     """Whether a conditional PUT was refused because the object is there; servers and s3fs versions say it in different ways."""
-    return (
-        isinstance(error, FileExistsError)
-        or getattr(error, "errno", None) == errno.EEXIST
-        or "PreconditionFailed" in repr(error)
-        or "At least one of the pre" in str(error)
-    )
+    return isinstance(error, FileExistsError) or getattr(error, "errno", None) == errno.EEXIST or is_precondition_failure(error)
+
+
+def is_precondition_failure(error: Exception) -> bool:
+    """Whether a bucket refused a request because its condition does not hold (412)."""
+    return "PreconditionFailed" in repr(error) or "At least one of the pre" in str(error)
 
 
 def open_filesystem(uri: str, s3: S3Config) -> tuple[Any, str]:
     """The fsspec file system of a URI and the path inside it; listings are never cached, since other processes write.
 
-    Raises ConfigError for an unknown protocol.
+    A key of a bucket is taken as it is: it may hold `::`, which in all other URIs chains file systems. Raises ConfigError for an unknown protocol.
     """
     import fsspec
 
-    options: dict[str, Any] = {}
-    if uri.startswith("s3://"):
+    with translated(f"Opening {uri}"):
+        if not uri.startswith("s3://"):
+            filesystem, path = fsspec.core.url_to_fs(uri)
+            return filesystem, path
         client = {"endpoint_url": s3.endpoint_url, "region_name": s3.region}
         patience = {"connect_timeout": s3.timeout_s, "read_timeout": s3.timeout_s, "retries": {"mode": "standard", "total_max_attempts": 4}}
-        options = {"client_kwargs": {k: v for k, v in client.items() if v}, "config_kwargs": patience, "use_listings_cache": False, **_credentials(s3)}
-    with translated(f"Opening {uri}"):
-        filesystem, path = fsspec.core.url_to_fs(uri, **options)
-    if uri.startswith("s3://"):
-        filesystem.retries = 1  # botocore tries again already; s3fs on top of it would wait for a dead server five times as long
-        if filesystem.session is None:  # not connected yet
-            filesystem.session = _session(filesystem.kwargs)
-    return filesystem, path
+        given = {"client_kwargs": {k: v for k, v in client.items() if v}, "config_kwargs": patience, "use_listings_cache": False}
+        filesystem = fsspec.filesystem("s3", **given, **_credentials(s3))
+    filesystem.retries = 1  # botocore tries again already; s3fs on top of it would wait for a dead server five times as long
+    if filesystem.session is None:  # not connected yet
+        filesystem.session = _session(filesystem.kwargs)
+    return filesystem, uri.removeprefix("s3://").rstrip("/")
 
 
 def _session(options: Mapping[str, Any]) -> Any:

@@ -19,33 +19,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from discovery import schemas
+from discovery.adapters.archives import ADDRESS
 from discovery.adapters.archives import SUFFIXES as ARCHIVE_SUFFIXES
 from discovery.adapters.files import translated
-from discovery.adapters.sources import Listed
+from discovery.adapters.listing import Listed
 from discovery.adapters.videos import SUFFIXES as VIDEO_SUFFIXES
-from discovery.errors import StorageError, StorageFull
+from discovery.errors import DiscoveryError, StorageError, StorageFull
+from discovery.types import Reason
 
 ROW_GROUP = 2**16  # rows; part of the bytes of a manifest, so it is fixed
-LISTING = pa.schema([(name, pa.int64() if name == "object_bytes" else pa.string()) for name in Listed._fields])
+LISTING = pa.schema([(name, {"object_bytes": pa.int64(), "hides": pa.bool_()}.get(name, pa.string())) for name in Listed._fields])
+KNOWN = pa.schema([*schemas.MANIFEST, ("is_due", pa.bool_())])  # due: something of its object is to be tried again, so that it is read when it can be
+TRANSIENT = [str(reason) for reason in Reason if reason.is_transient]
+BEST_FIRST = "problem <> '', attributes DESC, modified_at DESC, object_bytes DESC, etag DESC, problem"  # of what several sources say of one object
 MANIFEST_COLUMNS = ", ".join(schemas.MANIFEST.names)
 MACROS = (  # of a row's address: `zip://a/b.mov#t=1.000::/photos.zip` is b.mov in the folder a of an archive, at one second
-    "inner_of(uri) AS regexp_replace(split_part(uri, '::', 1), '#t=[0-9.]+$', '')",
-    "outer_of(uri) AS substr(uri, length(split_part(uri, '::', 1)) + 1)",
+    f"outer_of(uri) AS CASE WHEN starts_with(uri, 'zip://') OR starts_with(uri, 'tar://') THEN regexp_extract(uri, '^{ADDRESS}$', 2) ELSE '' END",
+    "inner_of(uri) AS regexp_replace(substr(uri, 1, length(uri) - length(outer_of(uri))), '#t=[0-9.]+$', '')",
     "file_of(uri) AS inner_of(uri) || outer_of(uri)",
     "stem_of(uri) AS regexp_replace(inner_of(uri), '[.][A-Za-z0-9]{1,5}$', '') || outer_of(uri)",
     "place_of(uri) AS regexp_replace(inner_of(uri), '[^/]*$', '') || outer_of(uri)",
     "ends_with_any(uri, suffixes) AS len(list_filter(suffixes, lambda suffix: ends_with(lower(uri), suffix))) > 0",
     "is_raw(format) AS format IN ('DNG', 'RAW')",
+    "as_file_uri(path) AS 'file://' || replace(url_encode(path), '%2F', '/')",  # how names below it are written that are not Unicode
 )
-SAME_OBJECT = " AND ".join(f"known.{name} = listed.{name}" for name in ("object_uri", "object_bytes", "modified_at", "etag"))
+IDENTITY = ("object_uri", "object_bytes", "modified_at", "etag")
+SAME_OBJECT = " AND ".join(["NOT known.is_due", *(f"known.{name} = listed.{name}" for name in IDENTITY)])
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Of a manifest to be: rows and their parts, distinct assets, objects that were taken over unread, gone, or found elsewhere."""
 
-    listed: int
-    accounted: int
     rows: int
     assets: int
     new_assets: int
@@ -59,12 +64,16 @@ class Counts:
 class IngestTables:
     """Filled in this order: the listing, what is known of it, the rows that were read; then counted and written."""
 
-    def __init__(self, folder: Path, memory_bytes: int, threads: int = 2) -> None:
-        """folder: an empty one on local disk that is thrown away afterwards, without characters of globs. memory_bytes: what DuckDB may hold."""
-        settings = {"memory_limit": f"{memory_bytes // 2**20}MiB", "threads": str(threads), "preserve_insertion_order": "false"}
+    def __init__(self, folder: Path, memory_bytes: int) -> None:
+        """folder: an empty one on local disk that is thrown away afterwards, without characters of globs. memory_bytes: of all this, about.
+
+        DuckDB counts its pages and hash tables; what sorts, inserts and Arrow batches take besides was nearly as much again with a million rows,
+        and grows with its threads.
+        """
+        settings = {"memory_limit": f"{memory_bytes // 2 // 2**20}MiB", "threads": "1", "preserve_insertion_order": "false"}
         self._db = duckdb.connect(str(folder / "ingest.duckdb"), config={**settings, "temp_directory": str(folder / "spill")})
         self._folder = folder
-        for name, schema in (("pages", LISTING), ("known", schemas.MANIFEST), ("fresh", schemas.READ_ROWS)):
+        for name, schema in (("pages", LISTING), ("known", KNOWN), ("fresh", schemas.READ_ROWS)):
             self._db.from_arrow(schema.empty_table()).create(name)
         for macro in MACROS:
             self._db.execute(f"CREATE MACRO {macro}")
@@ -82,7 +91,15 @@ class IngestTables:
 
     def end_listing(self) -> tuple[int, str]:
         """(number of objects, digest): equal listings have equal digests, in whatever order their pages came."""
-        self._run("CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages ORDER BY object_uri, attributes DESC")
+        self._run("CREATE TABLE several AS SELECT object_uri FROM pages GROUP BY 1 HAVING count(*) > 1")  # few or none: choosing holds all columns
+        self._run(
+            f"""
+            CREATE TABLE listed AS
+            SELECT * FROM pages ANTI JOIN several USING (object_uri)
+            UNION ALL
+            (SELECT * FROM pages SEMI JOIN several USING (object_uri) QUALIFY row_number() OVER (PARTITION BY object_uri ORDER BY {BEST_FIRST}) = 1)
+            """
+        )
         self._run("DROP TABLE pages")
         digest = hashlib.sha256()
         lines = "SELECT concat_ws(chr(31), object_uri, object_bytes, modified_at, etag, problem, attributes) FROM listed ORDER BY object_uri"
@@ -93,23 +110,25 @@ class IngestTables:
     def add_known(self, manifest: Path, unsettled: Collection[str], max_bytes: int, max_pixels: int, has_frames: bool = True) -> None:
         """Rows of an earlier manifest, the newest one first: an object that is known already keeps the rows it has.
 
-        unsettled: reasons after which an object is read again. max_bytes, max_pixels: today's limits; larger ones are looked at again.
+        unsettled: reasons after which an object is read again, unless it cannot be looked at now: then what is known of it stands.
+        max_bytes, max_pixels: today's limits; larger ones are looked at again.
         has_frames: whether today the same frames would be taken of its videos; else these are left out, and archives, which may hold some.
         """
         self._run(
             f"CREATE OR REPLACE TABLE earlier AS SELECT {MANIFEST_COLUMNS} FROM read_parquet($1)", [str(manifest)]
         )  # fmt: skip
         self._run(
-            """
-            INSERT INTO known SELECT * FROM earlier
+            f"""
+            INSERT INTO known SELECT earlier.*, due.object_uri IS NOT NULL FROM earlier
+            LEFT JOIN (SELECT DISTINCT {', '.join(IDENTITY)} FROM earlier WHERE list_contains($1, reason)) AS due USING ({', '.join(IDENTITY)})
             ANTI JOIN (SELECT DISTINCT object_uri FROM known) USING (object_uri)
             ANTI JOIN (
                 SELECT object_uri FROM earlier
-                WHERE list_contains($1, reason) OR size_bytes > $2 OR width_px::BIGINT * height_px > $3
-                OR NOT $4 AND ends_with_any(object_uri, $5)
+                WHERE size_bytes > $2 OR width_px::BIGINT * height_px > $3 OR NOT $4 AND ends_with_any(object_uri, $5)
             ) USING (object_uri)
+            WHERE reason IS NULL OR NOT list_contains($6, reason)
             """,
-            [list(unsettled), max_bytes, max_pixels, has_frames, [*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES]],
+            [list(unsettled), max_bytes, max_pixels, has_frames, [*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES], TRANSIENT],
         )
         self._run("DROP TABLE earlier")
 
@@ -132,13 +151,17 @@ class IngestTables:
     def count(self, previous: Path | None, burst_gap_s: float = 0.0) -> Counts:
         """Counts over the union of known and read rows; `removed` and `moved` against the previous manifest of the same sources.
 
-        What a row owes to others of the same listing is found anew each time: its capture, its burst (pictures of one camera and
-        folder at most burst_gap_s apart; 0: none), and what lists and sidecars say of it.
+        Raises DiscoveryError when they do not add up: see `_check_accounts`. What a row owes to others of the same listing is found anew each time: its capture, its burst (pictures of one camera and
+        folder at most burst_gap_s apart; 0: none), and what lists and sidecars say of it. What the previous manifest knew at or below an
+        address that cannot be looked at now is kept, beside the rejection of that address, and is not counted as gone.
         """
+        self._find_kept(previous)
         self._run(
             f"""
             CREATE OR REPLACE TABLE found AS
-            SELECT {MANIFEST_COLUMNS} FROM fresh UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN listed ON {SAME_OBJECT}
+            SELECT {MANIFEST_COLUMNS} FROM fresh
+            UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN listed ON {SAME_OBJECT}
+            UNION ALL SELECT {MANIFEST_COLUMNS} FROM known SEMI JOIN kept USING (object_uri)
             """
         )
         self._find_captures()
@@ -156,21 +179,29 @@ class IngestTables:
                 CASE WHEN sidecar IS NULL THEN reason WHEN used.source_uri IS NULL THEN 'unsupported_format' END AS reason,
                 CASE WHEN sidecar IS NULL THEN detail WHEN used.source_uri IS NULL THEN 'a sidecar of no picture here' END AS detail
             )
-            FROM found JOIN listed USING (object_uri)
+            FROM found LEFT JOIN listed USING (object_uri)
             LEFT JOIN captures ON captures.stem = lower(stem_of(found.source_uri)) AND found.asset_id IS NOT NULL
-            LEFT JOIN bursts ON bursts.source_uri = found.source_uri
+            LEFT JOIN bursts ON bursts.source_uri = found.source_uri AND bursts.asset_id = found.asset_id
             LEFT JOIN sidecars AS near_by ON near_by.target = lower(stem_of(found.source_uri)) AND found.asset_id IS NOT NULL
             LEFT JOIN sidecars AS by_name ON by_name.target = lower(file_of(found.source_uri)) AND found.asset_id IS NOT NULL
             LEFT JOIN used ON used.source_uri = found.source_uri
             """
         )
+        self._check_accounts()
         self._run("DROP TABLE found")
         removed, moved = 0, 0
+        kept = self._one("SELECT count(*) FROM kept SEMI JOIN known USING (object_uri)")
         if previous is not None:
             self._run(
                 """
                 CREATE OR REPLACE TABLE gone AS SELECT object_uri, source_uri, asset_id FROM read_parquet($1)
-                ANTI JOIN listed USING (object_uri) WHERE asset_id IS NOT NULL
+                ANTI JOIN (
+                    SELECT object_uri FROM listed
+                    ANTI JOIN (SELECT object_uri FROM fresh WHERE reason = 'vanished') USING (object_uri)
+                    WHERE problem = '' OR hides
+                ) USING (object_uri)
+                ANTI JOIN kept USING (object_uri)
+                WHERE asset_id IS NOT NULL
                 """,
                 [str(previous)],
             )
@@ -178,15 +209,36 @@ class IngestTables:
             moved = self._one("SELECT count(DISTINCT asset_id) FROM gone SEMI JOIN fresh USING (asset_id)")
         reasons = self._run("SELECT reason, count(*) FROM rows WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall()
         return Counts(
-            listed=self._one("SELECT count(*) FROM listed"),
-            accounted=self._one("SELECT count(DISTINCT object_uri) FROM rows SEMI JOIN listed USING (object_uri)"),
             rows=self._one("SELECT count(*) FROM rows"),
             assets=self._one("SELECT count(DISTINCT asset_id) FROM rows"),
             new_assets=self._one("SELECT count(DISTINCT asset_id) FROM fresh WHERE is_new"),
             rejections={str(reason): int(number) for reason, number in reasons},
-            unchanged=self._one(f"SELECT count(*) FROM listed SEMI JOIN known ON {SAME_OBJECT}"),
+            unchanged=self._one(f"SELECT count(*) FROM listed SEMI JOIN known ON {SAME_OBJECT}") + kept,
             removed=removed, moved=moved, sidecars=self._one("SELECT count(*) FROM rows WHERE asset_id IS NULL AND reason IS NULL"),
         )  # fmt: skip
+
+    def _find_kept(self, previous: Path | None) -> None:
+        """Objects of the previous manifest that may well be there, at or below an address that could not be looked at."""
+        self._run("CREATE OR REPLACE TABLE kept (object_uri VARCHAR)")
+        if previous is None or not self._one("SELECT count(*) FROM listed WHERE hides"):
+            return
+        self._run(
+            """
+            CREATE OR REPLACE TABLE hidden AS
+            WITH plain AS (SELECT object_uri AS uri FROM listed WHERE hides)
+            SELECT uri FROM plain UNION SELECT as_file_uri(uri) FROM plain WHERE starts_with(uri, '/')
+            """
+        )
+        self._run(  # below a folder: what sorts from its name with / to its name with the character after /
+            """
+            INSERT INTO kept
+            WITH before AS (SELECT DISTINCT object_uri FROM read_parquet($1))
+            SELECT object_uri FROM before SEMI JOIN hidden ON uri = object_uri
+            UNION SELECT object_uri FROM before JOIN hidden ON object_uri >= uri || '/' AND object_uri < uri || '0'
+            EXCEPT SELECT object_uri FROM listed WHERE NOT hides
+            """,
+            [str(previous)],
+        )
 
     def _find_captures(self) -> None:
         """RAW and JPEG of one name, HEIC and JPEG, a Live Photo's still and clip: one press of the shutter."""
@@ -206,7 +258,7 @@ class IngestTables:
             """
             CREATE OR REPLACE TABLE bursts AS
             WITH shots AS (
-                SELECT source_uri, taken_at, place_of(source_uri) AS place, coalesce(camera_model, '') AS camera, lower(stem_of(source_uri)) AS stem
+                SELECT source_uri, asset_id, taken_at, place_of(source_uri) AS place, coalesce(camera_model, '') AS camera, lower(stem_of(source_uri)) AS stem
                 FROM found WHERE asset_id IS NOT NULL AND video_id IS NULL AND taken_at IS NOT NULL AND $1 > 0
             ), gaps AS (
                 SELECT *, epoch_ms(taken_at) - lag(epoch_ms(taken_at)) OVER one_camera AS gap_ms FROM shots
@@ -215,7 +267,7 @@ class IngestTables:
                 SELECT *, count_if(coalesce(gap_ms > 1000 * $1, true)) OVER one_camera AS run FROM gaps
                 WINDOW one_camera AS (PARTITION BY place, camera ORDER BY taken_at, source_uri ROWS UNBOUNDED PRECEDING)
             ), several AS (SELECT place, camera, run, min(source_uri) AS burst FROM runs GROUP BY ALL HAVING count(DISTINCT stem) > 1)
-            SELECT source_uri, burst FROM runs JOIN several USING (place, camera, run)
+            SELECT source_uri, asset_id, min(burst) AS burst FROM runs JOIN several USING (place, camera, run) GROUP BY 1, 2
             """,
             [gap_s],
         )
@@ -225,7 +277,7 @@ class IngestTables:
         self._run(
             """
             CREATE OR REPLACE TABLE sidecars AS
-            SELECT lower(stem_of(source_uri)) AS target, list_reduce(list(sidecar ORDER BY source_uri), lambda a, b: json_merge_patch(a, b)) AS said
+            SELECT lower(stem_of(source_uri)) AS target, list_reduce(list(sidecar ORDER BY source_uri, sidecar), lambda a, b: json_merge_patch(a, b)) AS said
             FROM found WHERE sidecar IS NOT NULL GROUP BY 1
             """
         )
@@ -236,28 +288,61 @@ class IngestTables:
                 SELECT lower(stem_of(source_uri)) AS target FROM found WHERE asset_id IS NOT NULL
                 UNION SELECT lower(file_of(source_uri)) FROM found WHERE asset_id IS NOT NULL
             )
-            SELECT source_uri FROM found SEMI JOIN pictures ON pictures.target = lower(stem_of(found.source_uri)) WHERE sidecar IS NOT NULL
+            SELECT DISTINCT source_uri FROM found SEMI JOIN pictures ON pictures.target = lower(stem_of(found.source_uri)) WHERE sidecar IS NOT NULL
             """
         )
 
+    def _check_accounts(self) -> None:
+        """Laws of the chain, so not asserts that -O removes: no object is lost, no row is lost or doubled, each row is one thing."""
+        listed = self._one("SELECT count(*) FROM listed")
+        same = ", ".join(IDENTITY)
+        accounted = self._one(
+            f"""
+            SELECT count(*) FROM listed
+            LEFT JOIN (SELECT DISTINCT object_uri FROM fresh) AS read USING (object_uri)
+            LEFT JOIN (SELECT DISTINCT {same} FROM known WHERE NOT is_due) AS unread USING ({same})
+            WHERE (read.object_uri IS NULL) <> (unread.object_uri IS NULL)
+            """
+        )
+        found, rows = self._one("SELECT count(*) FROM found"), self._one("SELECT count(*) FROM rows")
+        several = self._one(
+            "SELECT count(*) FROM rows WHERE (asset_id IS NOT NULL)::INT + (reason IS NOT NULL)::INT"
+            " + (asset_id IS NULL AND reason IS NULL AND sidecar IS NOT NULL)::INT <> 1"
+        )
+        wrong = [
+            f"{listed:,} objects were listed and {accounted:,} accounted for, as either read or unchanged" * (accounted != listed),
+            f"{found:,} rows came in and {rows:,} came out" * (found != rows),
+            f"{several:,} rows are not exactly one of asset, rejection and sidecar" * (several > 0),
+        ]
+        if any(wrong):
+            raise DiscoveryError(f"{'; '.join(filter(None, wrong))}. Nothing was recorded. Please report this, with the kinds of files in the source.")
+
     def write_manifest(self) -> Path:
-        """The rows that were counted, as one Parquet file sorted by source_uri (then asset_id: an archive may hold a name twice); equal rows give equal bytes."""
-        path = self._folder / "manifest.parquet"
-        with translated(f"Writing {path}"), pq.ParquetWriter(path, schemas.MANIFEST, compression="zstd", write_statistics=True) as writer:
+        """The rows that were counted, as one Parquet file; equal rows give equal bytes, whatever order they were read in.
+
+        Sorted by source_uri, then by whatever tells rows of one address apart: an archive may hold a name twice.
+        """
+        order = "source_uri, asset_id, reason, detail, size_bytes, sidecar, object_uri"
+        return self._write("manifest.parquet", schemas.MANIFEST, f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY {order}")
+
+    def write_removed(self) -> Path:
+        """(source_uri, asset_id) of what the previous manifest of these sources had and the listing has no more, by URI, as a Parquet file."""
+        return self._write("removed.parquet", schemas.REMOVED, "SELECT source_uri, asset_id FROM gone ORDER BY source_uri, asset_id")
+
+    def _write(self, name: str, schema: pa.Schema, rows: str) -> Path:
+        """A query's rows as a Parquet file of the scratch folder, ROW_GROUP of them in memory."""
+        path = self._folder / name
+        with translated(f"Writing {path}"), pq.ParquetWriter(path, schema, compression="zstd", write_statistics=True) as writer:
             waiting: list[pa.RecordBatch] = []
-            for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri, asset_id, reason"):
+            for batch in self._stream(rows):
                 waiting.append(batch)
                 while sum(map(len, waiting)) >= ROW_GROUP:
                     table = pa.Table.from_batches(waiting)
-                    writer.write_table(table.slice(0, ROW_GROUP).cast(schemas.MANIFEST).combine_chunks(), row_group_size=ROW_GROUP)
+                    writer.write_table(table.slice(0, ROW_GROUP).cast(schema).combine_chunks(), row_group_size=ROW_GROUP)
                     waiting = table.slice(ROW_GROUP).to_batches()
             if waiting:
-                writer.write_table(pa.Table.from_batches(waiting).cast(schemas.MANIFEST).combine_chunks(), row_group_size=ROW_GROUP)
+                writer.write_table(pa.Table.from_batches(waiting).cast(schema).combine_chunks(), row_group_size=ROW_GROUP)
         return path
-
-    def removed_rows(self) -> pa.Table:
-        """(source_uri, asset_id) of what the previous manifest of these sources had and the listing has no more, by URI."""
-        return self._db.sql("SELECT source_uri, asset_id FROM gone ORDER BY source_uri, asset_id").to_arrow_table().cast(schemas.REMOVED)
 
     def _insert(self, name: str, table: pa.Table) -> None:
         with self._translated():
@@ -282,5 +367,7 @@ class IngestTables:
             yield
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             what = f"Comparing the listing in {self._folder}: {str(error).splitlines()[0]}"
+            if isinstance(error, duckdb.OutOfMemoryException) and "on disk" not in what and "directory" not in what:
+                raise StorageFull(f"{what}. Nothing was recorded; raise ingest.listing_memory_bytes and run again.") from error
             full = isinstance(error, duckdb.OutOfMemoryException) or "space" in what or "too large" in what
             raise (StorageFull if full else StorageError)(f"{what}. Nothing was recorded; free some space there and run again.") from error

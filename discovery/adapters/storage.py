@@ -31,6 +31,7 @@ from discovery.types import FileRef, Record, record_from_json
 
 RecordT = TypeVar("RecordT", bound=Record)
 RECORD_NAME = "record.json"
+OWN_FOLDERS = ("artifacts", "assets", "encoders", "journal", "leases", "mlartifacts", "scratch", "services", "thumbnails")  # under a root
 SWEEP_AGE_S = 3600.0  # gc keeps what is younger, and what is that much older than the oldest live run
 
 
@@ -107,7 +108,7 @@ class Store:
         """The bytes, checked; FileNotFoundError when they stay at their source, CorruptArtifact when they changed."""
         data = self.files.read(asset_path(asset_id))
         if not matches(data, asset_id):
-            raise self._changed(asset_path(asset_id), asset_id, data)
+            raise self._changed(asset_path(asset_id), asset_id, sha256_hex(data))
         return data
 
     def put_thumbnail(self, asset_id: str, size_px: int, webp: bytes) -> bool:
@@ -167,9 +168,19 @@ class Store:
         try:
             return self._verified(path, record.file(role).sha256)
         except FileNotFoundError as error:
-            raise CorruptArtifact(
-                f"{self.root}/{path} is missing though its record names it. Restore it, or delete its folder and run again."
-            ) from error
+            raise self._missing(path) from error
+
+    def copy_file(self, record: Record, role: str, target: Path) -> None:
+        """The checked bytes of one file of a record in a local file; they are never all in memory."""
+        path = self.file_path(record, role)
+        try:
+            self.files.read_into(path, target)
+        except FileNotFoundError as error:
+            raise self._missing(path) from error
+        with translated(f"Reading {target}"):
+            found = file_sha256(target)
+        if found != record.file(role).sha256:
+            raise self._changed(path, record.file(role).sha256, found)
 
     def read_table(self, record: Record, role: str = "table", columns: Sequence[str] | None = None) -> pa.Table:
         """One Parquet file of a record as a table."""
@@ -222,12 +233,15 @@ class Store:
 
     def _verified(self, path: str, sha256: str) -> bytes:
         data = self.files.read(path)
-        if sha256_hex(data) != sha256:
-            raise self._changed(path, sha256, data)
+        if (found := sha256_hex(data)) != sha256:
+            raise self._changed(path, sha256, found)
         return data
 
-    def _changed(self, path: str, sha256: str, data: bytes) -> CorruptArtifact:
+    def _missing(self, path: str) -> CorruptArtifact:
+        return CorruptArtifact(f"{self.root}/{path} is missing though its record names it. Restore it, or delete its folder and run again.")
+
+    def _changed(self, path: str, sha256: str, found: str) -> CorruptArtifact:
         return CorruptArtifact(
-            f"{self.root}/{path}: expected SHA-256 {sha256[:12]}…, found {sha256_hex(data)[:12]}…. "
+            f"{self.root}/{path}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…. "
             "The file was changed after it was written: run `discovery verify`, then restore it or delete its folder and run again."
         )

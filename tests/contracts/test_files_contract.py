@@ -63,6 +63,21 @@ def test_a_part_of_an_object_is_read_by_its_place(files):
         files.read_range("nothing", 0, 5)
 
 
+def test_an_object_is_copied_into_a_local_file_without_being_held(files, tmp_path):
+    body = os.urandom(LARGE)
+    files.create("large", body)
+    tracemalloc.start()
+    files.read_into("large", tmp_path / "copy")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sha256_hex((tmp_path / "copy").read_bytes()) == sha256_hex(body) and peak < LARGE / 2
+    files.create("empty", b"")
+    files.read_into("empty", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b""
+    with pytest.raises(FileNotFoundError):
+        files.read_into("nothing", tmp_path / "copy")
+
+
 def test_an_empty_object_is_an_object(files):
     assert files.create("empty", b"") is True and files.create("empty", b"x") is False
     assert files.read("empty") == b"" and files.stat("empty").size_bytes == 0

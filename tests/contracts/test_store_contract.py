@@ -91,20 +91,26 @@ def test_some_columns_are_read_without_the_rest_of_the_file(store, monkeypatch):
         store.peek_columns(record, ["asset_id"])
 
 
-def test_changed_bytes_are_corrupt(store):
+def test_changed_bytes_are_corrupt(store, tmp_path):
     record = store.commit(shard(store, A))
+    store.copy_file(record, "table", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"rows"
     path = store.file_path(record, "table")
     store.files.remove(path)
     store.files.create(path, b"rowz")
     with pytest.raises(CorruptArtifact, match="expected SHA-256"):
         store.read_file(record, "table")
+    with pytest.raises(CorruptArtifact, match="expected SHA-256"):
+        store.copy_file(record, "table", tmp_path / "copy")
 
 
-def test_a_file_that_vanished_is_corrupt_and_an_unknown_record_is_none(store):
+def test_a_file_that_vanished_is_corrupt_and_an_unknown_record_is_none(store, tmp_path):
     record = store.commit(shard(store, A))
     store.files.remove(store.file_path(record, "table"))
     with pytest.raises(CorruptArtifact, match="missing though its record names it"):
         store.read_file(record, "table")
+    with pytest.raises(CorruptArtifact, match="missing though its record names it"):
+        store.copy_file(record, "table", tmp_path / "copy")
     assert store.load_record(MeasureShard, B) is None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from discovery.config import Config
 from discovery.stages.ingest import ingest
 from discovery.types import Manifest
 from discovery.workspace import Workspace, open_workspace
+from tests.adapters.camera_files import exif, photo
 
 
 def png(number: int) -> bytes:
@@ -158,6 +161,47 @@ def test_names_that_are_not_unicode_and_names_that_come_twice(tmp_path: Path, ws
     manifest = ingest([str(path)], ws)
     uris = [row["source_uri"] for row in ws.store.read_table(manifest).to_pylist()]
     assert manifest.assets == 3 and uris[1] == uris[2] == f"tar://same.png::{path}"
+
+
+def write_pairs(path: Path, pairs: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in pairs:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_a_sidecar_that_comes_twice_is_two_rows(tmp_path: Path, ws: Workspace) -> None:
+    path = write_pairs(tmp_path / "x.tar", [("a.jpg", photo()), ("a.json", b'{"label": "cat"}'), ("a.json", b'{"label": "dog", "stars": 2}')])
+    manifest = ingest([str(path)], ws)
+    assert (manifest.rows, manifest.assets, manifest.sidecars, manifest.rejections) == (3, 1, 2, {})
+    (said,) = [row["attributes"] for row in ws.store.read_table(manifest).to_pylist() if row["asset_id"]]
+    assert json.loads(said) == {"label": "dog", "stars": 2}
+
+
+def test_a_burst_with_a_name_that_comes_twice_is_three_rows(tmp_path: Path, ws: Workspace) -> None:
+    taken = [datetime(2026, 5, 1, 12, 0, second) for second in (0, 1, 2)]
+    shots = [photo(seed=number, tags=exif(at)) for number, at in enumerate(taken)]
+    path = write_pairs(tmp_path / "x.tar", list(zip(("a.jpg", "a.jpg", "b.jpg"), shots, strict=True)))
+    manifest = ingest([str(path)], ws)
+    assert (manifest.rows, manifest.assets) == (3, 3)
+    assert [row["burst"] for row in ws.store.read_table(manifest).to_pylist()] == [f"tar://a.jpg::{path}"] * 3
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_members_with_impossible_times_are_read(kind: str, tmp_path: Path, ws: Workspace) -> None:
+    if kind == "tar":
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for number, mtime in enumerate((-(10**11), 10**15, 0)):
+                info = tarfile.TarInfo(f"{number}.png")
+                info.size, info.mtime = len(png(number)), mtime
+                tar.addfile(info, io.BytesIO(png(number)))
+    else:
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            for number, when in enumerate(((1980, 0, 0, 0, 0, 0), (2107, 15, 31, 31, 63, 62), (1980, 1, 1, 0, 0, 0))):
+                archive.writestr(zipfile.ZipInfo(f"{number}.png", when), png(number))
+    assert rows_of(tmp_path / f"x.{kind}", ws)[0].assets == 3
 
 
 @settings(max_examples=150, deadline=None)

@@ -158,6 +158,21 @@ def test_sidecars_inside_an_archive(photos: Path, ws: Workspace) -> None:
     assert [row["attributes"] for row in rows.values() if row["asset_id"]] == ['{"label":"cat"}', None]
 
 
+def test_names_with_double_colons_are_names(photos: Path, ws: Workspace) -> None:
+    (photos / "b::c").mkdir()
+    for seed, name in enumerate(("x::y.jpg", "b::c/z#1.jpg", "p.json::q.jpg")):
+        (photos / name).write_bytes(photo(seed=seed))
+    (photos / "x::y.json").write_text('{"label": "cat"}')
+    with zipfile.ZipFile(photos / "all::of::it.zip", "w") as archive:
+        archive.writestr("k::l.jpg", photo(seed=7))
+        archive.writestr("k::l.xmp", XMP.format(rating=3))
+    manifest, rows = rows_of(photos, ws)
+    assert (manifest.assets, manifest.sidecars, manifest.rejections) == (4, 2, {})
+    inside = f"zip://k::l.jpg::{photos}/all::of::it.zip"
+    assert json.loads(str(rows["x::y.jpg"]["attributes"])) == {"label": "cat"} and json.loads(str(rows[inside]["attributes"]))["rating"] == 3
+    assert [rows[name]["folder"] for name in ("x::y.jpg", "b::c/z#1.jpg", inside)] == ["photos", "b::c", "all::of::it"]
+
+
 def test_a_list_says_more_than_a_sidecar(photos: Path, ws: Workspace) -> None:
     (photos / "a.jpg").write_bytes(photo())
     (photos / "a.json").write_text('{"label": "cat", "night": true}')

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from discovery import schemas
+from discovery.adapters.ingest_tables import IngestTables
 from discovery.config import Config
 from discovery.errors import DiscoveryError, SourceNotFound
 from discovery.stages import ingest as stage
@@ -134,6 +139,14 @@ def test_another_thumbnail_size_makes_them_all(photos: Path, ws: Workspace, tmp_
         assert all(small.store.thumbnail(str(row["asset_id"]), 32) for row in rows(second, small))
 
 
+def test_an_earlier_manifest_is_never_read_into_memory(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_by(ws, photos)
+    (photos / "a" / "0.png").unlink()
+    monkeypatch.setattr(type(ws.store), "read_file", None)
+    second, read = read_by(ws, photos)
+    assert (read, second.unchanged, second.removed) == (0, 7, 1)
+
+
 def test_a_killed_ingest_goes_on_where_it_was(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "CHECKPOINT_S", 0.0)
     reference, _ = read_by(ws, photos)
@@ -189,11 +202,62 @@ def test_a_name_that_is_not_unicode_is_read(ws: Workspace, tmp_path: Path) -> No
     assert read_by(ws, folder)[1] == 0
 
 
+def test_times_before_1970_and_beyond_2262_are_told_apart(photos: Path, ws: Workspace) -> None:
+    year_2300_s = 10_413_792_000  # nanoseconds in 64 bits end on 2262-04-11
+    for number, seconds in enumerate((-1, -2_000_000_000, 0, year_2300_s)):
+        os.utime(photos / "ab"[number % 2] / f"{number}.png", ns=(seconds * 10**9 + 7,) * 2)
+    manifest, _ = read_by(ws, photos)
+    times = {Path(str(row["source_uri"])).name: row["modified_at"] for row in rows(manifest, ws)}
+    assert [times[f"{number}.png"] for number in range(4)] == [
+        "1969-12-31T23:59:59.000000007Z", "1906-08-16T20:26:40.000000007Z", "1970-01-01T00:00:00.000000007Z", "2300-01-01T00:00:00.000000007Z",
+    ]  # fmt: skip
+    assert manifest.assets == 8 and read_by(ws, photos) == (manifest, 0)
+    os.utime(photos / "b" / "3.png", ns=(year_2300_s * 10**9 + 8,) * 2)
+    assert read_by(ws, photos)[1] == 1
+
+
+def after_listing(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Lets something happen to the source between listing and reading."""
+    end_listing = IngestTables.end_listing
+
+    def changed(tables: IngestTables) -> tuple[int, str]:
+        change()
+        return end_listing(tables)
+
+    monkeypatch.setattr(IngestTables, "end_listing", changed)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.zip"])
+def test_a_file_that_is_replaced_by_one_of_equal_length_is_not_taken_for_the_listed_one(
+    name: str, photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (picture(photos.parent / f"{number}.png", number).read_bytes() for number in (90, 91))
+    length = max(len(old), len(new))
+
+    def content(data: bytes) -> bytes:
+        if name.endswith("png"):
+            return data.ljust(length, b"\0")
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            archive.writestr("in.png", data.ljust(length, b"\0"))
+        return sink.getvalue()
+
+    (photos / name).write_bytes(content(old))
+    os.utime(photos / name, ns=(10**18, 10**18))
+    after_listing(monkeypatch, lambda: (photos / name).write_bytes(content(new)))
+    manifest, _ = read_by(ws, photos)
+    monkeypatch.undo()
+    assert (manifest.assets, manifest.rejections) == (8, {"unreadable": 1})
+    (row,) = [row for row in rows(manifest, ws) if row["reason"]]
+    assert "SourceChanged" in str(row["detail"]) and "listed as of 2001-09-09T01:46:40" in str(row["detail"])
+    manifest, read = read_by(ws, photos)
+    assert (manifest.assets, manifest.rejections, read) == (9, {}, 1)
+
+
 def test_a_file_that_grows_while_it_is_read_is_tried_again(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = (photos / "a" / "0.png").read_bytes()
     (photos / "a" / "0.png").write_bytes(whole[:50])
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: whole if path == photos / "a" / "0.png" else read_bytes(path))
+    after_listing(monkeypatch, lambda: (photos / "a" / "0.png").write_bytes(whole))
     manifest, _ = read_by(ws, photos)
     monkeypatch.undo()
     assert manifest.rejections == {"unreadable": 1}
@@ -216,6 +280,30 @@ def test_the_store_inside_the_source_is_left_out(photos: Path) -> None:
         assert read_by(inside, photos)[1] == 0
         with pytest.raises(SourceNotFound, match="is empty"):
             read_by(inside, photos / "store")
+
+
+def test_a_join_that_doubles_rows_is_never_recorded(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_stem_twice(tables: IngestTables) -> None:
+        one = "SELECT lower(stem_of(source_uri)) AS stem, 'x' AS capture FROM found"
+        tables._run(f"CREATE TABLE captures AS {one} UNION ALL {one}")
+
+    monkeypatch.setattr(IngestTables, "_find_captures", every_stem_twice)
+    with pytest.raises(DiscoveryError, match=r"^8 rows came in and 16 came out\. Nothing was recorded"):
+        read_by(ws, photos)
+    assert ws.catalog.records(Manifest.stage) == []
+
+
+def test_a_row_that_is_neither_asset_nor_rejection_is_never_recorded(photos: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_rows = IngestTables.add_rows
+    place = schemas.READ_ROWS.get_field_index("asset_id")
+
+    def without_ids(tables: IngestTables, table: pa.Table) -> None:
+        add_rows(tables, table.set_column(place, schemas.READ_ROWS.field(place), pa.nulls(len(table), pa.string())))
+
+    monkeypatch.setattr(IngestTables, "add_rows", without_ids)
+    with pytest.raises(DiscoveryError, match=r"^8 rows are not exactly one of asset, rejection and sidecar"):
+        read_by(ws, photos)
+    assert ws.catalog.records(Manifest.stage) == []
 
 
 KINDS = st.sampled_from(["picture", "copy", "truncated", "empty", "text"])

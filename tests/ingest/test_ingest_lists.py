@@ -106,6 +106,14 @@ def test_a_list_that_does_not_exist_or_names_nothing(photos: Path, ws: Workspace
         ingest([str(photos / "head.csv")], ws)
 
 
+def test_a_row_that_names_a_folder_is_a_rejection_that_says_what_to_do(photos: Path, ws: Workspace) -> None:
+    (photos / "more").mkdir()
+    (photos / "list.csv").write_text("uri,label\n00.png,cat\nmore,dog\nmore/,bird\n")
+    manifest, rows = rows_of(photos / "list.csv", ws)
+    assert (manifest.assets, manifest.rejections) == (1, {"unreadable": 1})  # both rows name one folder
+    assert rows[1]["detail"] == "a folder, where a list names files: name them one a row, or make the folder a source of its own"
+
+
 def test_a_list_inside_a_folder_is_a_file_like_others(photos: Path, ws: Workspace) -> None:
     (photos / "train.csv").write_text("uri\n00.png\n")
     manifest, _ = rows_of(photos, ws)
