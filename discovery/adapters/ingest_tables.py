@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,8 @@ import pyarrow.parquet as pq
 from discovery import schemas
 from discovery.adapters.archives import SUFFIXES as ARCHIVE_SUFFIXES
 from discovery.adapters.files import translated
-from discovery.adapters.sources import Listed
+from discovery.adapters.lists import merge_said
+from discovery.adapters.sources import Listed, bad_row
 from discovery.adapters.videos import SUFFIXES as VIDEO_SUFFIXES
 from discovery.errors import StorageError, StorageFull
 
@@ -82,13 +84,31 @@ class IngestTables:
 
     def end_listing(self) -> tuple[int, str]:
         """(number of objects, digest): equal listings have equal digests, in whatever order their pages came."""
-        self._run("CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages ORDER BY object_uri, attributes DESC")
+        self._merge_rows_of_lists()
+        others = ", ".join(name for name in Listed._fields if name not in ("object_uri", "attributes"))
+        self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (object_uri) * FROM pages ORDER BY object_uri, attributes DESC, {others}")
         self._run("DROP TABLE pages")
         digest = hashlib.sha256()
         lines = "SELECT concat_ws(chr(31), object_uri, object_bytes, modified_at, etag, problem, attributes) FROM listed ORDER BY object_uri"
         for batch in self._stream(lines):
             digest.update(("\n".join(batch.column(0).to_pylist()) + "\n").encode())
         return self._one("SELECT count(*) FROM listed"), digest.hexdigest()
+
+    def _merge_rows_of_lists(self) -> None:
+        """Give every page of an object that several rows name what all of them say, and list the first that contradicts as a bad row."""
+        by_row = "regexp_replace(named_by, '[0-9]+$', ''), regexp_extract(named_by, '[0-9]+$')::BIGINT"
+        several = "SELECT object_uri FROM pages WHERE attributes <> '' GROUP BY 1 HAVING count(DISTINCT attributes) > 1"
+        rows = f"SELECT object_uri, named_by, attributes FROM pages SEMI JOIN ({several}) USING (object_uri) WHERE attributes <> '' "
+        lines = (line for batch in self._stream(f"{rows} ORDER BY object_uri, {by_row}") for line in zip(*batch.to_pydict().values(), strict=True))
+        self._run("CREATE TABLE merged (object_uri VARCHAR, attributes VARCHAR)")
+        merged = ((uri, *merge_said(line[1:] for line in group)) for uri, group in groupby(lines, key=lambda line: line[0]))
+        while page := list(islice(merged, ROW_GROUP)):
+            uris, attributes, addresses, problems = zip(*page, strict=True)
+            self._insert("merged", pa.table({"object_uri": uris, "attributes": attributes}))
+            if bad := [bad_row(address, problem) for address, problem in zip(addresses, problems, strict=True) if problem]:
+                self.add_listed(bad)
+        self._run("UPDATE pages SET attributes = merged.attributes FROM merged WHERE merged.object_uri = pages.object_uri AND pages.attributes <> ''")
+        self._run("DROP TABLE merged")
 
     def add_known(self, manifest: Path, unsettled: Collection[str], max_bytes: int, max_pixels: int, has_frames: bool = True) -> None:
         """Rows of an earlier manifest, the newest one first: an object that is known already keeps the rows it has.

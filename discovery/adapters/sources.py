@@ -21,8 +21,10 @@ import numpy as np
 
 from discovery.adapters.files import is_local, local_path, open_filesystem, patiently, translated
 from discovery.adapters.lists import Entry, list_kind, read_list
+from discovery.addressing import sha256_hex
 from discovery.config import S3Config
 from discovery.errors import DiscoveryError, SourceNotFound, StorageError
+from discovery.types import Reason
 
 T = TypeVar("T")
 GLOB_CHARACTERS = frozenset("*?[")
@@ -34,7 +36,8 @@ class Listed(NamedTuple):
     """One object of a source, as its listing tells, before a byte is read; `modified_at` and `etag` as the source writes them.
 
     problem: why the listing itself says that it cannot be read (a folder without rights, a dangling link); empty for all others.
-    attributes: JSON object of what a list says of it besides.
+    problem_reason: of types.Reason, for a problem that is settled; else it may pass. attributes: JSON object of what a list says of it besides.
+    named_by: the row of the list that did.
     """
 
     object_uri: str
@@ -43,6 +46,14 @@ class Listed(NamedTuple):
     etag: str = ""
     problem: str = ""
     attributes: str = ""
+    problem_reason: str = ""
+    named_by: str = ""
+
+
+def bad_row(address: str, problem: str) -> Listed:
+    """A row of a list that names no object, or contradicts another; listed under its own address, so that it is accounted for."""
+    # the tag tells this problem from another at the same row later
+    return Listed(address, 0, "", sha256_hex(problem.encode()), problem, problem_reason=Reason.CORRUPT)
 
 
 def list_sources(
@@ -174,18 +185,25 @@ def _list_named(uri: str, s3: S3Config, reserved: Collection[str]) -> Iterator[L
 
 
 def _look(entry: Entry, s3: S3Config) -> Listed:
+    if entry.problem:
+        return bad_row(entry.address, entry.problem)
+    try:
+        found = _found(entry, s3)
+    except (DiscoveryError, ValueError, RuntimeError) as error:  # a NUL behind %00; "~somebody" who has no home
+        found = Listed(entry.uri, 0, "", problem=str(error))
+    return found._replace(attributes=entry.attributes, named_by=entry.address)
+
+
+def _found(entry: Entry, s3: S3Config) -> Listed:
     if is_local(entry.uri):
         (found,) = _stats([str(local_path(entry.uri).absolute())])
-        return found._replace(attributes=entry.attributes)
+        return found
     if entry.size_bytes is not None:
-        return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag, attributes=entry.attributes)
-    try:
-        info = patiently(partial(_info, entry.uri, s3))
-        if info.get("size") is None:
-            raise StorageError("its server does not tell its size")
-    except DiscoveryError as error:
-        return Listed(entry.uri, 0, "", problem=str(error), attributes=entry.attributes)
-    return _described(entry.uri, info)._replace(attributes=entry.attributes)
+        return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag)
+    info = patiently(partial(_info, entry.uri, s3))
+    if info.get("size") is None:
+        raise StorageError("its server does not tell its size")
+    return _described(entry.uri, info)
 
 
 def _info(uri: str, s3: S3Config) -> dict[str, Any]:

@@ -278,7 +278,7 @@ class _Reader:
         moving = bool(video_suffix(item.object_uri))
         limit = config.ingest.max_archive_bytes if kind else config.video.max_bytes if moving else config.ingest.max_bytes
         if item.problem:
-            return _Read([self._rejected(item, Reason.UNREADABLE, item.problem)])
+            return _Read([self._rejected(item, Reason(item.problem_reason or Reason.UNREADABLE), item.problem)])
         if item.object_bytes > limit:
             return _Read([self._rejected(item, Reason.TOO_LARGE, f"{item.object_bytes} bytes; the limit is {limit}")])
         try:
