@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from discovery.adapters.places import tells_position, without_places
 from discovery.errors import ConfigError
 
 KINDS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -48,18 +49,19 @@ def list_kind(uri: str) -> str:
     return next((kind for suffix, kind in KINDS.items() if uri.lower().endswith(suffix)), "")
 
 
-def read_list(path: Path, uri: str, reserved: Collection[str]) -> Iterator[Entry]:
+def read_list(path: Path, uri: str, reserved: Collection[str], keep_place: bool = False) -> Iterator[Entry]:
     """Rows in order, a page in memory; one that names no object is an entry with a problem. Values of a CSV are text as it stands there.
 
     path: the file on this machine. uri: its address, for messages and as the base of relative names. reserved: column names that are
-    taken. Raises ConfigError when it is no such file, has no column of URIs or one that is taken.
+    taken. keep_place: whether columns stay that tell a position (adapters.places); one that names a place always does, for whoever wrote
+    the list meant it. Raises ConfigError when it is no such file, has no column of URIs or one that is taken.
     """
     with ExitStack() as stack:
         names, rows = _parquet(path, uri, stack) if list_kind(uri) == "parquet" else _csv(path, uri, stack)
         place = next((name for name in URI_COLUMNS if name in names), None)
         if place is None:
             raise ConfigError(f"List {uri} has no column of URIs: expected one named {', '.join(URI_COLUMNS)}; found {', '.join(names)}.")
-        others = [name for name in names if name != place and name not in LISTING_COLUMNS]
+        others = [name for name in names if name not in (place, *LISTING_COLUMNS) and (keep_place or not tells_position(name))]
         if taken := sorted({name.lower() for name in others} & {name.lower() for name in reserved}):
             raise ConfigError(f"List {uri}: column {taken[0]!r} has the name of a column of ours. Rename it.")
         for number, row in enumerate(rows, 1):
@@ -67,7 +69,7 @@ def read_list(path: Path, uri: str, reserved: Collection[str]) -> Iterator[Entry
             try:
                 if isinstance(row, str):
                     raise ValueError(row)
-                yield _entry(row, place, others, uri.rpartition("/")[0], address)
+                yield _entry(row, place, others, uri.rpartition("/")[0], address, keep_place)
             except ValueError as error:
                 yield Entry(address, None, "", "", "", address, problem=str(error))
 
@@ -149,13 +151,15 @@ def _is_unicode(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _entry(row: dict[str, Any], place: str, others: list[str], base: str, address: str) -> Entry:
+def _entry(row: dict[str, Any], place: str, others: list[str], base: str, address: str, keep_place: bool) -> Entry:
     """Raises ValueError for a row that names no object."""
     name = row[place]
     name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{place} is {name!r}; the name of an object is expected")
-    known = {name: value for name in others if (value := _plain(row[name])) is not None}
+    said = {name: _plain(row[name]) for name in others}
+    known = {name: value for name, value in said.items() if value is not None}
+    known = known if keep_place else without_places(known, tells_position) or {}
     return Entry(
         uri=name if "://" in name or name.startswith(("/", "~")) or not base else f"{base}/{name}",
         size_bytes=_size_bytes(row.get("size_bytes")), modified_at=str(row.get("modified_at") or ""), etag=str(row.get("etag") or ""),

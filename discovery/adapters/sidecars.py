@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
+
+from discovery.adapters.places import tells_place, without_places
 
 SUFFIXES = (".xmp", ".json")
 MAX_BYTES = 4 * 2**20  # a larger file of that name is data of another kind
@@ -20,7 +21,6 @@ XMP_NAMES = {
     "{http://purl.org/dc/elements/1.1/}title": "title",
     "{http://purl.org/dc/elements/1.1/}description": "description",
 }
-PLACE = re.compile(r"gps|geo|latitude|longitude|location|altitude", re.IGNORECASE)
 
 
 def is_sidecar(uri: str, size_bytes: int) -> bool:
@@ -35,20 +35,21 @@ def is_sidecar(uri: str, size_bytes: int) -> bool:
 def read_sidecar(uri: str, data: bytes, keep_place: bool) -> dict[str, Any]:
     """Names and values: of XMP the rating, label, tags (joined by ", "), title and description; of JSON every key of its object.
 
-    keep_place: whether keys that tell a place stay. Raises ValueError for a file that is neither.
+    keep_place: whether keys that tell a place stay, at whatever depth (adapters.places). Raises ValueError for a file that is neither.
     """
-    said = _xmp(data) if uri.lower().endswith(".xmp") else _json(data)
-    return {name: value for name, value in said.items() if value not in (None, "") and (keep_place or not PLACE.search(name))}
+    said = _xmp(data) if uri.lower().endswith(".xmp") else _json(data, keep_place)
+    return {name: value for name, value in said.items() if value not in (None, "")}
 
 
-def _json(data: bytes) -> dict[str, Any]:
+def _json(data: bytes, keep_place: bool) -> dict[str, Any]:
     try:
         said = json.loads(data, parse_constant=_refuse)
+        if not isinstance(said, dict):
+            raise ValueError("not a JSON object")
+        kept = said if keep_place else without_places(said, tells_place) or {}
+        return {name.strip(): _plain(value) for name, value in kept.items() if name.strip()}
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if not isinstance(said, dict):
-        raise ValueError("not a JSON object")
-    return {name.strip(): _plain(value) for name, value in said.items() if name.strip()}
 
 
 def _refuse(constant: str) -> None:

@@ -57,12 +57,12 @@ def bad_row(address: str, problem: str) -> Listed:
 
 
 def list_sources(
-    uris: Sequence[str], s3: S3Config, excluded: Path | None = None, reserved: Collection[str] = ()
+    uris: Sequence[str], s3: S3Config, excluded: Path | None = None, reserved: Collection[str] = (), keep_place: bool = False
 ) -> Iterator[Listed]:
     """Every object of the sources, as it is found; sources that overlap give some of them twice.
 
     uris: folders, files, globs, fsspec URIs, or lists of such (CSV, Parquet). excluded: a folder that is left out (the store, when it
-    lies inside a source). reserved: names that a column of a list must not have. Memory is that of one page of a bucket, or of one
+    lies inside a source). reserved: names that a column of a list must not have. keep_place: whether its positions stay. Memory is that of one page of a bucket, or of one
     folder. Raises SourceNotFound when a source does not exist or lists nothing, AccessDenied when its server refuses, ConfigError for
     a list that is none.
     """
@@ -72,7 +72,7 @@ def list_sources(
         empty = True
         with translated(f"Listing {uri}"):
             if list_kind(uri):
-                found = _list_named(uri, s3, reserved)
+                found = _list_named(uri, s3, reserved, keep_place)
             else:
                 found = _list_local(uri, excluded) if is_local(uri) else _list_remote(uri, s3)
             for item in found:
@@ -176,10 +176,10 @@ def _list_local(uri: str, excluded: Path | None) -> Iterator[Listed]:
         )
 
 
-def _list_named(uri: str, s3: S3Config, reserved: Collection[str]) -> Iterator[Listed]:
+def _list_named(uri: str, s3: S3Config, reserved: Collection[str], keep_place: bool) -> Iterator[Listed]:
     """The objects that a list names; those whose size it does not give are looked at, several at once."""
     with tempfile.TemporaryDirectory(prefix="list-") as folder, local_copy(uri, s3, Path(folder)) as path, ThreadPoolExecutor(LOOKS) as pool:
-        entries = read_list(path, str(local_path(uri).absolute()) if is_local(uri) else uri, reserved)
+        entries = read_list(path, str(local_path(uri).absolute()) if is_local(uri) else uri, reserved, keep_place)
         while page := list(islice(entries, PAGE)):
             yield from pool.map(lambda entry: _look(entry, s3), page)
 

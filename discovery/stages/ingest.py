@@ -38,7 +38,7 @@ from discovery.workspace import Workspace
 T = TypeVar("T")
 R = TypeVar("R")
 Row = dict[str, Any]
-ROWS_VERSION = 2  # raise it when the same bytes give another row; everything is then read again
+ROWS_VERSION = 3  # raise it when the same bytes give another row; everything is then read again
 LISTING_PAGE = 10_000  # objects handed to the tables at once
 WINDOW = 64  # objects under way: keeps the reading threads busy; their bytes have a limit of their own
 CHECKPOINT_S = 30.0  # what a kill may cost
@@ -61,7 +61,7 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
     history = _History.of(sources, ws)
     previous = history.previous
     with _scratch(ws) as folder, IngestTables(folder, settings.listing_memory_bytes) as tables:
-        for page in batches(list_sources(sources, ws.config.s3, excluded, column_names()), LISTING_PAGE):
+        for page in batches(list_sources(sources, ws.config.s3, excluded, column_names(), ws.config.privacy.keep_gps), LISTING_PAGE):
             tables.add_listed(page)
         listed, listing = tables.end_listing()
         same = previous is not None and (previous.listing, previous.settings) == (listing, history.settings)

@@ -177,6 +177,31 @@ def test_a_place_is_kept_only_when_asked_for(photos: Path, tmp_path: Path) -> No
             assert set(json.loads(str(rows["a.jpg"]["attributes"]))) == names
 
 
+def test_a_sidecar_tells_no_place_at_any_depth(photos: Path, tmp_path: Path) -> None:
+    (photos / "a.jpg").write_bytes(photo())
+    told = {"EXIF": {"GPSLatitude": 52.5, "ISO": 400}, "lat": 52.5, "lon": 13.4, "City": "Berlin", "faces": [{"geoPoint": [52.5, 13.4]}], "address": {"x": 1}}
+    kept = {"label": "cat", "pigeon": True, "flat": 1, "capacity": 3, "faces_found": [{"name": "Ann", "location": "left"}]}
+    (photos / "a.json").write_text(json.dumps(told | kept))
+    with opened(tmp_path / "root") as ws:
+        _, rows = rows_of(photos, ws)
+        text = str(rows["a.jpg"]["attributes"]) + str(rows["a.json"]["sidecar"])
+        assert "52.5" not in text and "Berlin" not in text and "13.4" not in text
+        said = json.loads(str(rows["a.jpg"]["attributes"]))
+        assert said == {"label": "cat", "pigeon": True, "flat": 1, "capacity": 3, "EXIF": '{"ISO": 400}', "faces_found": '[{"name": "Ann"}]'}
+    with opened(tmp_path / "root", privacy={"keep_gps": True}) as ws:
+        _, rows = rows_of(photos, ws)
+        assert set(json.loads(str(rows["a.jpg"]["attributes"]))) == {*told, *kept}
+
+
+def test_a_list_keeps_the_places_it_names_and_no_position(photos: Path, tmp_path: Path) -> None:
+    (photos / "a.jpg").write_bytes(photo())
+    (photos / "l.csv").write_text("path,city,location,lat,lon,gps_altitude\na.jpg,Berlin,camera 7,52.5,13.4,34\n")
+    for keep, names in ((False, {"city", "location"}), (True, {"city", "location", "lat", "lon", "gps_altitude"}), (False, {"city", "location"})):
+        with opened(tmp_path / "root", privacy={"keep_gps": keep}) as ws:
+            (row,) = ws.store.read_table(ingest([str(photos / "l.csv")], ws)).to_pylist()
+            assert set(json.loads(str(row["attributes"]))) == names
+
+
 def test_what_was_said_is_there_for_filters_and_splits(photos: Path, ws: Workspace) -> None:
     for seed in range(24):
         taken = NOON + timedelta(hours=seed // 6, seconds=0.5 * (seed % 6))
