@@ -77,11 +77,30 @@ def column_names() -> list[str]:
 
 
 def with_attributes(table: pa.Table, attributes: list[str | None]) -> pa.Table:
-    """A column for each name that lists and sidecars use."""
-    said: list[dict[str, Any]] = [json.loads(text) if text else {} for text in attributes]
-    for name in sorted({name for one in said for name in one} - set(table.column_names)):
+    """A column for each name that lists and sidecars use, in lower case: filters take Label and label for one, and find only the first.
+
+    Of two spellings in one row the last counts, which is a list's before a sidecar's. A name of our own columns gets the prefix `said_`.
+    """
+    own = set(table.column_names)
+    said: list[dict[str, Any]] = []
+    for text in attributes:
+        values: dict[str, Any] = {}
+        for name, value in (json.loads(text) if text else {}).items():
+            if value is not None:
+                values[f"said_{column_name(name)}" if column_name(name) in own else column_name(name)] = value
+        said.append(values)
+    for name in sorted({name for one in said for name in one}):
         table = table.append_column(name, _typed([one.get(name) for one in said]))
     return table
+
+
+def column_name(name: str) -> str:
+    """A name as the asset table has it: in lower case as far as DuckDB takes letters of two cases for one, which is ASCII.
+
+    >>> column_name("Label"), column_name("ÄB")
+    ('label', 'Äb')
+    """
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def _typed(values: list[Any]) -> pa.Array:

@@ -202,6 +202,26 @@ def test_a_list_keeps_the_places_it_names_and_no_position(photos: Path, tmp_path
             assert set(json.loads(str(row["attributes"]))) == names
 
 
+def test_names_that_differ_in_case_are_one_column(photos: Path, ws: Workspace) -> None:
+    for seed in range(4):
+        (photos / f"{seed}.jpg").write_bytes(photo(seed=seed))
+    (photos / "0.json").write_text('{"Label": "x", "FORMAT": "slide", "Zoom": 2}')
+    (photos / "1.json").write_text('{"label": "y", "format": "print", "zoom": 3}')
+    (photos / "2.json").write_text('{"LABEL": "y", "discovery_row": 7}')
+    (photos / "3.json").write_text('{"Label": "y"}')
+    (photos / "3.jpg.json").write_text('{"label": "x"}')  # of the picture alone, and so the last word
+    run_pipeline([str(photos)], ws)
+    table = asset_table(current_snapshot(ws), ws, [])
+    names = [Path(uri).name for uri in table["source_uri"].to_pylist()]
+    said = {name: dict(zip(names, table[name].to_pylist(), strict=True)) for name in ("label", "said_format", "zoom", "format")}
+    assert said["label"] == {"0.jpg": "x", "1.jpg": "y", "2.jpg": "y", "3.jpg": "x"}
+    assert said["said_format"] == {"0.jpg": "slide", "1.jpg": "print", "2.jpg": None, "3.jpg": None}
+    assert said["zoom"] == {"0.jpg": 2.0, "1.jpg": 3.0, "2.jpg": None, "3.jpg": None} and set(said["format"].values()) == {"JPEG"}
+    for where, count in (("label = 'y'", 2), ("Label = 'x'", 2), ("said_format = 'print'", 1), ("discovery_row = 7", 1)):
+        assert curate(parse_spec(f"name: some\nbudget: 9\nduplicates: keep\nwhere: {where}\n"), ws).assets == count, where
+    assert curate(parse_spec("name: quota\nbudget: 9\nduplicates: keep\nquotas: [{by: Label, max: 1}]\n"), ws).assets == 2
+
+
 def test_what_was_said_is_there_for_filters_and_splits(photos: Path, ws: Workspace) -> None:
     for seed in range(24):
         taken = NOON + timedelta(hours=seed // 6, seconds=0.5 * (seed % 6))
