@@ -222,6 +222,38 @@ def test_names_that_differ_in_case_are_one_column(photos: Path, ws: Workspace) -
     assert curate(parse_spec("name: quota\nbudget: 9\nduplicates: keep\nquotas: [{by: Label, max: 1}]\n"), ws).assets == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"label": "\\ud800x", "tags": ["\\udfff"], "k\\ud800": 1}', {"label": "\ufffdx", "tags": "\ufffd", "k\ufffd": 1}),
+        ('{"a": NaN, "b": -Infinity, "c": [1e400, 1], "d": 1e308}', {"c": "[null, 1]", "d": 1e308}),
+        ('{"a": ' + "9" * 30 + ', "b": 9007199254740992}', {"a": "9" * 30, "b": 2**53}),
+        ('{"a": "' + "x" * 100_000 + '", "' + "k" * 201 + '": 1}', {"a": "x" * 100_000}),
+        ('{"a": "x\\u0000y"}', {"a": "x\0y"}),
+    ],
+)
+def test_an_odd_value_costs_at_most_itself(photos: Path, ws: Workspace, text: str, said: dict[str, object]) -> None:
+    (photos / "a.jpg").write_bytes(photo())
+    (photos / "a.json").write_text(text)
+    manifest, rows = rows_of(photos, ws)
+    assert manifest.rejected == 0 and json.loads(str(rows["a.jpg"]["attributes"])) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ('{"a": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
+        (json.dumps({f"k{number}": 1 for number in range(1001)}), "1,001 keys; at most 1,000 are expected"),
+    ],
+)
+def test_a_file_of_another_kind_costs_itself(photos: Path, ws: Workspace, text: str, detail: str) -> None:
+    (photos / "a.jpg").write_bytes(photo())
+    (photos / "a.json").write_text(text)
+    manifest, rows = rows_of(photos, ws)
+    assert manifest.assets == 1 and detail in str(rows["a.json"]["detail"])
+
+
 def test_what_was_said_is_there_for_filters_and_splits(photos: Path, ws: Workspace) -> None:
     for seed in range(24):
         taken = NOON + timedelta(hours=seed // 6, seconds=0.5 * (seed % 6))
