@@ -7,6 +7,7 @@ poisoned database URL (DESIGN section 4), and a worker that dies breaks a concur
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -27,12 +28,16 @@ from discovery.types import Reason
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What one picture may cost: declared pixels, seconds, and the memory of its process; and the size of its thumbnail."""
+    """What one picture may cost: declared pixels, seconds, and the memory of its process; and the size of its thumbnail.
+
+    seconds: of a video, without one packet decoded. video_seconds: of a whole video.
+    """
 
     max_pixels: int
     thumbnail_px: int
     seconds: float
     memory_bytes: int
+    video_seconds: float = math.inf
 
 
 @dataclass
@@ -127,7 +132,7 @@ class DecoderPool:
 
 def _send(child: subprocess.Popen[bytes], request: bytes, is_video: bool, limits: DecodeLimits) -> None:
     assert child.stdin
-    child.stdin.write(REQUEST.pack(is_video, len(request), limits.max_pixels, limits.thumbnail_px, limits.seconds))
+    child.stdin.write(REQUEST.pack(is_video, len(request), limits.max_pixels, limits.thumbnail_px, limits.seconds, limits.video_seconds))
     child.stdin.write(request)
     child.stdin.flush()
 

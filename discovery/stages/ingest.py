@@ -151,7 +151,8 @@ def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Wor
     if not missing:
         return
     settings = ws.config.ingest
-    limits = DecodeLimits(settings.max_pixels, settings.thumbnail_px, settings.decode_seconds, settings.decode_memory_bytes)
+    seconds = (settings.decode_seconds, ws.config.video.max_seconds)
+    limits = DecodeLimits(settings.max_pixels, settings.thumbnail_px, seconds[0], settings.decode_memory_bytes, seconds[1])
     rows: list[Row] = []
     done, failed, kept_at, said_at = 0, 0, time.monotonic(), time.monotonic()
 
