@@ -66,7 +66,7 @@ class IngestTables:
         settings = {"memory_limit": f"{memory_bytes // 2**20}MiB", "threads": str(threads), "preserve_insertion_order": "false"}
         self._db = duckdb.connect(str(folder / "ingest.duckdb"), config={**settings, "temp_directory": str(folder / "spill")})
         self._folder = folder
-        for name, schema in (("pages", LISTING), ("known", schemas.MANIFEST), ("fresh", schemas.READ_ROWS)):
+        for name, schema in (("pages", LISTING), ("known", schemas.MANIFEST), ("fresh", schemas.READ_ROWS), ("begun", schemas.READ_ROWS)):
             self._db.from_arrow(schema.empty_table()).create(name)
         for macro in MACROS:
             self._db.execute(f"CREATE MACRO {macro}")
@@ -146,8 +146,19 @@ class IngestTables:
             yield from (rows[start : start + page] for start in range(0, len(rows), page))
 
     def add_rows(self, rows: pa.Table) -> None:
-        """Rows that were read, as schemas.READ_ROWS."""
+        """Rows of objects that were read to their ends, as schemas.READ_ROWS."""
         self._insert("fresh", rows)
+
+    def add_begun(self, rows: pa.Table) -> None:
+        """Rows of objects that are still being read, and count only when these have ended."""
+        self._insert("begun", rows)
+
+    def take_begun(self, object_uri: str) -> pa.Table:
+        """All rows of an object that `add_begun` got, which are here no longer."""
+        with self._translated():
+            rows = self._db.sql("SELECT * FROM begun WHERE object_uri = $1", params=[object_uri]).to_arrow_table().cast(schemas.READ_ROWS)
+        self._run("DELETE FROM begun WHERE object_uri = $1", [object_uri])
+        return rows
 
     def count(self, previous: Path | None, burst_gap_s: float = 0.0) -> Counts:
         """Counts over the union of known and read rows; `removed` and `moved` against the previous manifest of the same sources.
@@ -245,7 +256,7 @@ class IngestTables:
         self._run(
             """
             CREATE OR REPLACE TABLE sidecars AS
-            SELECT lower(stem_of(source_uri)) AS target, list_reduce(list(sidecar ORDER BY source_uri), lambda a, b: json_merge_patch(a, b)) AS said
+            SELECT lower(stem_of(source_uri)) AS target, list_reduce(list(sidecar ORDER BY source_uri, sidecar), lambda a, b: json_merge_patch(a, b)) AS said
             FROM found WHERE sidecar IS NOT NULL GROUP BY 1
             """
         )
@@ -261,11 +272,11 @@ class IngestTables:
         )
 
     def write_manifest(self) -> Path:
-        """The rows that were counted, as one Parquet file sorted by source_uri (then asset_id: an archive may hold a name twice); equal rows give equal bytes."""
+        """The rows that were counted, as one Parquet file sorted by source_uri (then by the rest: an archive may hold a name twice); equal rows give equal bytes."""
         path = self._folder / "manifest.parquet"
         with translated(f"Writing {path}"), pq.ParquetWriter(path, schemas.MANIFEST, compression="zstd", write_statistics=True) as writer:
             waiting: list[pa.RecordBatch] = []
-            for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri, asset_id, reason"):
+            for batch in self._stream(f"SELECT {MANIFEST_COLUMNS} FROM rows ORDER BY source_uri, asset_id, reason, detail, sidecar, size_bytes"):
                 waiting.append(batch)
                 while sum(map(len, waiting)) >= ROW_GROUP:
                     table = pa.Table.from_batches(waiting)
