@@ -24,7 +24,7 @@ from discovery.adapters.ingest_tables import IngestTables
 from discovery.config import Config
 from discovery.stages import ingest as stage
 from discovery.stages.ingest import ingest
-from discovery.types import Manifest
+from discovery.types import Manifest, Reason
 from discovery.workspace import Workspace, open_workspace
 
 
@@ -181,6 +181,25 @@ def test_damaged_archives_raise_nothing(tmp_path_factory: pytest.TempPathFactory
         assert len(member.data) == member.held_bytes <= 10**6
         member.let_go(budget)
         assert member.data == b"" and budget.held == 0  # nothing is left over from members that broke while they were read
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_members_beyond_the_limit_on_their_number_are_said_and_not_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_zip(tmp_path / "x.zip", FILES) if kind == "zip" else write_tar(tmp_path / "x.tar", "w", FILES)
+    budget = ByteBudget(10**6)
+
+    def found() -> list[tuple[str, Reason | None, str]]:
+        several = list(members(path, kind, 10**6, budget))
+        for member in several:
+            member.let_go(budget)
+        assert budget.held == 0
+        return [(member.name, member.reason, member.detail) for member in several]
+
+    whole = found()
+    monkeypatch.setattr(archives, "MAX_MEMBERS", len(whole))
+    assert found() == whole  # as many as may be, so nothing is missing
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
+    assert found() == [*whole[:2], ("", Reason.TOO_LARGE, "more than 2 files; the others were not read")]
 
 
 def test_members_of_many_archives_hold_no_more_bytes_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
