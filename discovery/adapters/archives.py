@@ -53,7 +53,7 @@ def member_uri(kind: str, name: str, archive_uri: str) -> str:
 
 
 def members(path: Path, kind: str, max_bytes: int, budget: ByteBudget) -> Iterator[Member]:
-    """Files of an archive in the order they lie there; each is read when the budget has room for it, and holds its bytes until they are given back.
+    """Files of an archive in the order they lie there; each is read when the budget has room, and holds it until it is let go.
 
     max_bytes: larger members are named, not read, whatever their header says. A broken archive gives the members before the break, then
     one with an empty name and the reason; so does one without files, or with more than MAX_MEMBERS.

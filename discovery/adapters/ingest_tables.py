@@ -98,8 +98,9 @@ class IngestTables:
         """Give every page of an object that several rows name what all of them say, and list the first that contradicts as a bad row."""
         by_row = "regexp_replace(named_by, '[0-9]+$', ''), regexp_extract(named_by, '[0-9]+$')::BIGINT"
         several = "SELECT object_uri FROM pages WHERE attributes <> '' GROUP BY 1 HAVING count(DISTINCT attributes) > 1"
-        rows = f"SELECT object_uri, named_by, attributes FROM pages SEMI JOIN ({several}) USING (object_uri) WHERE attributes <> '' "
-        lines = (line for batch in self._stream(f"{rows} ORDER BY object_uri, {by_row}") for line in zip(*batch.to_pydict().values(), strict=True))
+        rows = f"SELECT object_uri, named_by, attributes FROM pages SEMI JOIN ({several}) USING (object_uri) WHERE attributes <> ''"
+        found = self._stream(f"{rows} ORDER BY object_uri, {by_row}")
+        lines = (line for batch in found for line in zip(*batch.to_pydict().values(), strict=True))
         self._run("CREATE TABLE merged (object_uri VARCHAR, attributes VARCHAR)")
         merged = ((uri, *merge_said(line[1:] for line in group)) for uri, group in groupby(lines, key=lambda line: line[0]))
         while page := list(islice(merged, ROW_GROUP)):
@@ -107,7 +108,8 @@ class IngestTables:
             self._insert("merged", pa.table({"object_uri": uris, "attributes": attributes}))
             if bad := [bad_row(address, problem) for address, problem in zip(addresses, problems, strict=True) if problem]:
                 self.add_listed(bad)
-        self._run("UPDATE pages SET attributes = merged.attributes FROM merged WHERE merged.object_uri = pages.object_uri AND pages.attributes <> ''")
+        every = "merged.object_uri = pages.object_uri AND pages.attributes <> ''"
+        self._run(f"UPDATE pages SET attributes = merged.attributes FROM merged WHERE {every}")
         self._run("DROP TABLE merged")
 
     def add_known(self, manifest: Path, unsettled: Collection[str], max_bytes: int, max_pixels: int, has_frames: bool = True) -> None:
@@ -156,7 +158,8 @@ class IngestTables:
     def take_begun(self, object_uri: str) -> pa.Table:
         """All rows of an object that `add_begun` got, which are here no longer."""
         with self._translated():
-            rows = self._db.sql("SELECT * FROM begun WHERE object_uri = $1", params=[object_uri]).to_arrow_table().cast(schemas.READ_ROWS)
+            found = self._db.sql("SELECT * FROM begun WHERE object_uri = $1", params=[object_uri])
+            rows = found.to_arrow_table().cast(schemas.READ_ROWS)
         self._run("DELETE FROM begun WHERE object_uri = $1", [object_uri])
         return rows
 

@@ -26,9 +26,9 @@ Row = dict[str, Any] | str  # values by column; or what is wrong with the row
 
 
 class Entry(NamedTuple):
-    """One row of a list. uri: as written, or below the list's folder when it is relative. attributes: JSON object of the other columns.
+    """One row of a list.
 
-    address: `LIST#row=N`, N from 1 without the header. problem: why the row names no object; its uri is then its address.
+    uri: as written, or below the list's folder when it is relative. attributes: JSON object of the other columns. address: `LIST#row=N`, N from 1 without the header. problem: why the row names no object; its uri is then its address.
     """
 
     uri: str
@@ -50,11 +50,11 @@ def list_kind(uri: str) -> str:
 
 
 def read_list(path: Path, uri: str, reserved: Collection[str], keep_place: bool = False) -> Iterator[Entry]:
-    """Rows in order, a page in memory; one that names no object is an entry with a problem. Values of a CSV are text as it stands there.
+    """Rows in order, a page in memory; one that names no object is an entry with a problem.
 
-    path: the file on this machine. uri: its address, for messages and as the base of relative names. reserved: column names that are
-    taken. keep_place: whether columns stay that tell a position (adapters.places); one that names a place always does, for whoever wrote
-    the list meant it. Raises ConfigError when it is no such file, has no column of URIs or one that is taken.
+    Values of a CSV are text, as it stands there. path: the file on this machine. uri: its address, for messages and as the base of relative names. reserved: column names that are
+    taken. keep_place: whether columns stay that tell a position (adapters.places); one that names a place always does, for it was
+    written to be filtered by. Raises ConfigError when it is no such file, has no column of URIs or one that is taken.
     """
     with ExitStack() as stack:
         names, rows = _parquet(path, uri, stack) if list_kind(uri) == "parquet" else _csv(path, uri, stack)
@@ -75,9 +75,9 @@ def read_list(path: Path, uri: str, reserved: Collection[str], keep_place: bool 
 
 
 def merge_said(rows: Iterable[tuple[str, str]]) -> tuple[str, str, str]:
-    """What several rows say of one object: (attributes, address, problem), the last two of the first row that contradicts one before it.
+    """What several rows say of one object: (attributes, address, problem), the last two of the first row that contradicts another.
 
-    rows: (address, attributes) in their order. A name has the value of the first row that has it, so that nothing depends on chance.
+    rows: (address, attributes) in their order; a name has the value of the first row that has it.
 
     >>> merge_said([("l.csv#row=1", '{"label":"cat"}'), ("l.csv#row=2", '{"label":"dog","stars":"3"}')])
     ('{"label": "cat", "stars": "3"}', 'l.csv#row=2', "label is 'dog' here and 'cat' in l.csv#row=1, which counts")

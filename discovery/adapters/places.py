@@ -8,10 +8,12 @@ from typing import Any
 
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # GPSLatitude, gps_latitude and "gps latitude" are the same two
 WITHIN = re.compile(r"gps|latitude|longitude|geotag|geoloc|coordinate", re.IGNORECASE)  # in whatever they are run together with
-POSITION_WORDS = frozenset({"lat", "lats", "latlng", "latlon", "lon", "lons", "long", "lng", "lonlat", "coord", "coords", "altitude", "utm", "mgrs"})
+POSITION_WORDS = frozenset(
+    {"lat", "lats", "lon", "lons", "long", "lng", "latlng", "latlon", "lonlat", "coord", "coords", "altitude", "utm", "mgrs"}
+)
 PLACE_WORDS = frozenset(
-    {"position", "location", "locations", "sublocation", "place", "places", "city", "town", "village", "district", "county", "state", "province"}
-    | {"country", "countries", "address", "street", "postcode", "postal", "venue", "landmark"}
+    {"position", "location", "locations", "sublocation", "place", "places", "city", "town", "village", "district", "county", "state"}
+    | {"province", "country", "countries", "address", "street", "postcode", "postal", "venue", "landmark"}
 )
 
 
@@ -35,7 +37,7 @@ def tells_place(name: str) -> bool:
 
 
 def without_places(value: Any, tells: Callable[[str], bool]) -> Any:
-    """JSON without the keys that `tells` is true of, at any depth; what is empty for the want of them goes too. Null when nothing is left.
+    """JSON without the keys that `tells` is true of, at any depth, and without what is empty then; null when nothing is left.
 
     >>> without_places({"EXIF": {"GPSLatitude": 52.5}, "faces": [{"lat": 1, "name": "Ann"}], "none": {}}, tells_position)
     {'faces': [{'name': 'Ann'}], 'none': {}}

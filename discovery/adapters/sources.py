@@ -36,8 +36,8 @@ class Listed(NamedTuple):
     """One object of a source, as its listing tells, before a byte is read; `modified_at` and `etag` as the source writes them.
 
     problem: why the listing itself says that it cannot be read (a folder without rights, a dangling link); empty for all others.
-    problem_reason: of types.Reason, for a problem that is settled; else it may pass. attributes: JSON object of what a list says of it besides.
-    named_by: the row of the list that did.
+    problem_reason: of types.Reason, for a problem that is settled; else it may pass. attributes: JSON object of what a list says of it
+    besides. named_by: the row of the list that did.
     """
 
     object_uri: str

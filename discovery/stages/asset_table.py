@@ -77,9 +77,10 @@ def column_names() -> list[str]:
 
 
 def with_attributes(table: pa.Table, attributes: list[str | None]) -> pa.Table:
-    """A column for each name that lists and sidecars use, in lower case: filters take Label and label for one, and find only the first.
+    """A column for each name that lists and sidecars use, in lower case: filters take Label and label for one.
 
-    Of two spellings in one row the last counts, which is a list's before a sidecar's. A name of our own columns gets the prefix `said_`.
+    Of two spellings in one row the last counts, which is a list's before a sidecar's. A name of our own columns gets the prefix
+    `said_`.
     """
     own = set(table.column_names)
     said: list[dict[str, Any]] = []
@@ -110,11 +111,10 @@ def _typed(values: list[Any]) -> pa.Array:
     """
     for read, kind in ((_truth, pa.bool_()), (_number, pa.float64())):
         found = [None if value is None else read(value) for value in values]
-        if all(value is None or one is not None for value, one in zip(values, found, strict=True)) and any(one is not None for one in found):
+        if all(value is None or one is not None for value, one in zip(values, found, strict=True)):
             return pa.array(found, kind)
-    if all(value is None for value in values):
-        return pa.nulls(len(values), pa.float64())
-    return pa.array([value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values], pa.string())
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+    return pa.array(texts, pa.string())
 
 
 def _truth(value: Any) -> bool | None:
@@ -124,7 +124,9 @@ def _truth(value: Any) -> bool | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or (isinstance(value, str) and not NUMBER.fullmatch(value.strip())):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
         return None
     number = float(value)
     is_whole = isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("-").isdigit())
