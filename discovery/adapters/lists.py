@@ -141,7 +141,7 @@ def _csv_rows(reader: Any, names: list[str]) -> Iterator[Row]:
             continue
         if len(cells) != len(names):
             yield f"line {first}: {len(cells)} values under {len(names)} columns; put values that hold the separator in quotes"
-        elif not all(map(_is_unicode, cells)):
+        elif not _is_unicode("".join(cells)):
             yield f"line {first} is not UTF-8; save the list as UTF-8"
         else:
             yield dict(zip(names, (cell or None for cell in cells), strict=True))
@@ -157,9 +157,8 @@ def _entry(row: dict[str, Any], place: str, others: list[str], base: str, addres
     name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{place} is {name!r}; the name of an object is expected")
-    said = {name: _plain(row[name]) for name in others}
+    said = {name: _plain(row[name], keep_place) for name in others}
     known = {name: value for name, value in said.items() if value is not None}
-    known = known if keep_place else without_places(known, tells_position) or {}
     return Entry(
         uri=name if "://" in name or name.startswith(("/", "~")) or not base else f"{base}/{name}",
         size_bytes=_size_bytes(row.get("size_bytes")), modified_at=str(row.get("modified_at") or ""), etag=str(row.get("etag") or ""),
@@ -179,16 +178,17 @@ def _size_bytes(value: Any) -> int | None:
     return int(size) if isinstance(value, float) or "." in str(value) or "e" in str(value).lower() else int(value)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, keep_place: bool) -> Any:
     """As JSON has it: NaN and infinities, which it lacks, are null; times, decimals and bytes are text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, str | int):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return [_plain(item, keep_place) for item in value]
+    if isinstance(value, dict):  # a struct of Parquet
+        kept = value if keep_place else without_places(value, tells_position)
+        return None if kept is None else {str(name): _plain(item, keep_place) for name, item in kept.items()}
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 

@@ -195,6 +195,15 @@ def test_nan_of_parquet_is_null(photos: Path, ws: Workspace) -> None:
     assert [row["attributes"] for row in rows] == ['{"pair": [1.0, null]}', '{"pair": [null, 2.0], "score": 0.5}']
 
 
+def test_a_struct_of_parquet_tells_no_position(tmp_path: Path) -> None:
+    columns = {"uri": ["a.png"], "shot": [{"lat": 52.5, "by": "Ann"}], "spot": [{"lon": 13.4}], "gps": [1.0]}
+    pq.write_table(pa.table(columns), tmp_path / "l.parquet")
+    (entry,) = read_list(tmp_path / "l.parquet", "/a/l.parquet", ())
+    assert json.loads(entry.attributes) == {"shot": {"by": "Ann"}}
+    (entry,) = read_list(tmp_path / "l.parquet", "/a/l.parquet", (), keep_place=True)
+    assert json.loads(entry.attributes) == {"shot": {"lat": 52.5, "by": "Ann"}, "spot": {"lon": 13.4}, "gps": 1.0}
+
+
 def test_a_list_that_does_not_exist_or_names_nothing(photos: Path, ws: Workspace) -> None:
     with pytest.raises(SourceNotFound, match="does not exist"):
         ingest([str(photos / "none.csv")], ws)
