@@ -57,7 +57,7 @@ class IngestConfig(Section):
     max_archive_bytes: int = Field(64 * 2**30, gt=0, description="larger tar and zip archives are rejected as too_large")
     max_pixels: int = Field(200_000_000, gt=0, description="more declared pixels are rejected as too_many_pixels")
     thumbnail_px: int = Field(256, ge=32, le=1024, description="longer side of the thumbnails")
-    decode_seconds: float = Field(60.0, gt=0, description="a picture that takes longer to decode is rejected as timeout")
+    decode_seconds: float = Field(60.0, gt=0, description="a picture, or one packet of a video, that takes longer to decode is rejected as timeout")
     decode_memory_bytes: int = Field(8 * 2**30, ge=2**29, description="address space of a decoder process")
     decoders: int = Field(0, ge=0, description="decoder processes; 0: one per core")
     burst_gap_s: float = Field(1.0, ge=0, description="pictures of one camera and folder at most this far apart are a burst; 0: none are")
@@ -73,6 +73,7 @@ class VideoConfig(Section):
     scene_threshold: float = Field(10.0, gt=0, le=100, description="how unlike a frame must be to begin a scene, 0 to 100 (FFmpeg's scdet)")
     max_frames: int = Field(10_000, ge=1, description="frames taken of one video; the rest is named in a rejection")
     max_bytes: int = Field(64 * 2**30, gt=0, description="larger videos are rejected as too_large")
+    max_seconds: float = Field(21_600.0, gt=0, description="decoding of one video; frames after that are named in a rejection, as timeout")
 
 
 class PrivacyConfig(Section):

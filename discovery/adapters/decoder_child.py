@@ -2,8 +2,8 @@
 
 Run as `python -m discovery.adapters.decoder_child` by decoder_pool. A request is a header, then the bytes of a picture or the JSON of a
 VideoRequest; an answer is a header, the facts as JSON, the thumbnail, and a frame's JPEG. A picture has one answer; a video one for each
-frame, then one without facts (or with the reason why it ends there). The kernel ends the process when a picture takes too long (an alarm that nothing handles), even
-inside a C library, and even when the parent is gone.
+frame, then one without facts (or with the reason why it ends there). The kernel ends the process when a picture, or one packet of a video, takes too long (an alarm that nothing
+handles), even inside a C library, and even when the parent is gone.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,8 +27,9 @@ from discovery.adapters.decode import Undecodable, decode, frame_jpeg, thumbnail
 from discovery.adapters.metadata import of_video, read_metadata
 from discovery.adapters.videos import Broken, Sampling, open_video
 from discovery.addressing import frame_id, sha256_hex, stamp_frame
+from discovery.types import Reason
 
-REQUEST = struct.Struct("!?QQQd")  # is a video, bytes, max_pixels, thumbnail_px, seconds
+REQUEST = struct.Struct("!?QQQdd")  # is a video, bytes, max_pixels, thumbnail_px, seconds, seconds of a whole video
 ANSWER = struct.Struct("!QQQ")  # bytes of JSON, of WebP, of JPEG
 Answer = tuple[dict[str, Any], bytes, bytes]
 
@@ -48,12 +50,12 @@ def examine(data: bytes, max_pixels: int, thumbnail_px: int) -> Answer:
         return {"reason": error.reason, "detail": error.detail}, b"", b""
 
 
-def examine_video(request: dict[str, Any], max_pixels: int, thumbnail_px: int) -> Iterator[Answer]:
-    """(facts, thumbnail, JPEG) of each frame; at the end facts without anything, or a reason and detail."""
+def examine_video(request: dict[str, Any], max_pixels: int, thumbnail_px: int, on_packet: Callable[[], None]) -> Iterator[Answer]:
+    """(facts, thumbnail, JPEG) of each frame; at the end facts without anything, or a reason and detail. on_packet: as `open_video`."""
     video_id = request["video_id"]
     try:
         end: dict[str, Any] = {}
-        with open_video(Path(request["path"]), max_pixels) as video:
+        with open_video(Path(request["path"]), max_pixels, on_packet) as video:
             for item in video.frames(Sampling(**request["sampling"])):
                 if isinstance(item, Broken):
                     end = {"reason": item.reason, "detail": item.detail}
@@ -79,22 +81,54 @@ def pixel_sha256(image: Image.Image) -> str:
     return sha256_hex(f"{image.width}x{image.height}:".encode() + image.tobytes())
 
 
+@dataclass
+class _Watch:
+    """The alarm that ends this process unless there are signs of life, and the time that one request took altogether.
+
+    Neither runs while an answer is handed over: that time is the parent's.
+    """
+
+    alarm_s: float
+    total_s: float
+    _spent_s: float = 0.0
+    _since_s: float = 0.0
+
+    def go(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self.alarm_s)
+        self._since_s = time.monotonic()
+
+    def stop(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._spent_s += time.monotonic() - self._since_s
+
+    def show_life(self) -> None:
+        """Set the alarm anew; raises Undecodable when the request took too long altogether."""
+        self.stop()
+        if self._spent_s > self.total_s:
+            raise Undecodable(Reason.TIMEOUT, f"not decoded to its end within {self.total_s:g} s (video.max_seconds)")
+        self.go()
+
+
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Say that it is ready, then answer until the requests end."""
     answers.write(ANSWER.pack(0, 0, 0))
     answers.flush()
     while header := requests.read(REQUEST.size):
-        is_video, length, max_pixels, thumbnail_px, seconds = REQUEST.unpack(header)
+        is_video, length, max_pixels, thumbnail_px, seconds, total_s = REQUEST.unpack(header)
         data = requests.read(length)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        found = examine_video(json.loads(data), max_pixels, thumbnail_px) if is_video else iter([examine(data, max_pixels, thumbnail_px)])
+        watch = _Watch(seconds, total_s)
+        watch.go()
+        if is_video:
+            found = examine_video(json.loads(data), max_pixels, thumbnail_px, watch.show_life)
+        else:
+            found = iter([examine(data, max_pixels, thumbnail_px)])
         for facts, webp, jpeg in found:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # the time it takes to hand it over is not the decoder's
+            watch.stop()
             text = json.dumps(facts).encode()
             answers.write(ANSWER.pack(len(text), len(webp), len(jpeg)) + text + webp + jpeg)
             answers.flush()
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+            watch.go()
+        watch.stop()
 
 
 def main() -> None:

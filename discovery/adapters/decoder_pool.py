@@ -7,6 +7,7 @@ poisoned database URL (DESIGN section 4), and a worker that dies breaks a concur
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -27,12 +28,16 @@ from discovery.types import Reason
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What one picture may cost: declared pixels, seconds, and the memory of its process; and the size of its thumbnail."""
+    """What one picture may cost: declared pixels, seconds, and the memory of its process; and the size of its thumbnail.
+
+    seconds: of a video, without one packet decoded. video_seconds: of a whole video.
+    """
 
     max_pixels: int
     thumbnail_px: int
     seconds: float
     memory_bytes: int
+    video_seconds: float = math.inf
 
 
 @dataclass
@@ -43,9 +48,11 @@ class DecoderPool:
     limits: DecodeLimits
     module: str = "discovery.adapters.decoder_child"
     _idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = field(init=False)
+    _busy: set[subprocess.Popen[bytes]] = field(init=False)
+    _is_stopped: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        self._idle = queue.SimpleQueue()
+        self._idle, self._busy = queue.SimpleQueue(), set()
         for _ in range(self.size):
             self._idle.put(None)
 
@@ -65,8 +72,14 @@ class DecoderPool:
             if facts:
                 yield facts, webp, jpeg
 
+    def stop(self) -> None:
+        """Answer no more: kill the processes that are busy; calls under way and later ones raise DiscoveryError."""
+        self._is_stopped = True
+        for child in list(self._busy):
+            child.kill()
+
     def close(self) -> None:
-        """End the processes; one that is busy is killed."""
+        """End the processes, each when it is idle."""
         for _ in range(self.size):
             try:
                 child = self._idle.get(timeout=self.limits.seconds + 1)
@@ -100,7 +113,10 @@ class DecoderPool:
         child = self._idle.get()
         has_ended = False
         try:
+            self._check_not_stopped()
             child = child or self._start()
+            self._busy.add(child)
+            self._check_not_stopped()  # for `stop` may have looked before the child was among the busy
             try:
                 _send(child, request, is_video, self.limits)
                 while not has_ended:
@@ -108,14 +124,22 @@ class DecoderPool:
                     has_ended = not is_video or not answer[1]
                     yield answer
             except (OSError, EOFError):
+                self._check_not_stopped()
+                self._busy.discard(child)
                 died, child = child, None
                 yield self._death(died), b"", b""
         finally:
-            if child is not None and not has_ended:  # nobody wants the rest of the video
-                child.kill()
-                _end(child)
-                child = None
+            if child is not None:
+                self._busy.discard(child)
+                if not has_ended:  # nobody wants the rest of the video
+                    child.kill()
+                    _end(child)
+                    child = None
             self._idle.put(child)
+
+    def _check_not_stopped(self) -> None:
+        if self._is_stopped:
+            raise DiscoveryError("The decoders were stopped; run again.")
 
     def _death(self, child: subprocess.Popen[bytes]) -> dict[str, Any]:
         code = _end(child)
@@ -127,7 +151,7 @@ class DecoderPool:
 
 def _send(child: subprocess.Popen[bytes], request: bytes, is_video: bool, limits: DecodeLimits) -> None:
     assert child.stdin
-    child.stdin.write(REQUEST.pack(is_video, len(request), limits.max_pixels, limits.thumbnail_px, limits.seconds))
+    child.stdin.write(REQUEST.pack(is_video, len(request), limits.max_pixels, limits.thumbnail_px, limits.seconds, limits.video_seconds))
     child.stdin.write(request)
     child.stdin.flush()
 

@@ -25,10 +25,13 @@ def filter_assets(assets: pa.Table, where: str) -> pa.Table:
     try:
         connection.execute("SET lock_configuration = true")
         _validate(connection, where)
-        numbered = assets.append_column("discovery_row", pa.array(range(len(assets)), pa.int64()))
+        row = "discovery_row"
+        while row in assets.column_names:  # a sidecar may have any key
+            row += "_"
+        numbered = assets.append_column(row, pa.array(range(len(assets)), pa.int64()))
         connection.register("assets", numbered)
         try:
-            kept = connection.execute(f"SELECT discovery_row FROM assets WHERE ({where}\n) ORDER BY discovery_row").fetchall()
+            kept = connection.execute(f"SELECT {row} FROM assets WHERE ({where}\n) ORDER BY {row}").fetchall()
         except duckdb.Error as error:
             raise SpecError(f"Filter {where!r}: {_explain(error, assets)}") from error
     finally:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +23,8 @@ from discovery import schemas
 from discovery.adapters.archives import ADDRESS
 from discovery.adapters.archives import SUFFIXES as ARCHIVE_SUFFIXES
 from discovery.adapters.files import translated
-from discovery.adapters.listing import Listed
+from discovery.adapters.listing import Listed, bad_row
+from discovery.adapters.lists import merge_said
 from discovery.adapters.videos import SUFFIXES as VIDEO_SUFFIXES
 from discovery.errors import DiscoveryError, StorageError, StorageFull
 from discovery.types import Reason
@@ -31,7 +33,7 @@ ROW_GROUP = 2**16  # rows; part of the bytes of a manifest, so it is fixed
 LISTING = pa.schema([(name, {"object_bytes": pa.int64(), "hides": pa.bool_()}.get(name, pa.string())) for name in Listed._fields])
 KNOWN = pa.schema([*schemas.MANIFEST, ("is_due", pa.bool_())])  # due: something of its object is to be tried again, so that it is read when it can be
 TRANSIENT = [str(reason) for reason in Reason if reason.is_transient]
-BEST_FIRST = "problem <> '', attributes DESC, modified_at DESC, object_bytes DESC, etag DESC, problem"  # of what several sources say of one object
+BEST_FIRST = "problem <> '', attributes DESC, modified_at DESC, object_bytes DESC, etag DESC, problem, problem_reason, named_by, hides"  # of what several sources say of one object
 MANIFEST_COLUMNS = ", ".join(schemas.MANIFEST.names)
 MACROS = (  # of a row's address: `zip://a/b.mov#t=1.000::/photos.zip` is b.mov in the folder a of an archive, at one second
     f"outer_of(uri) AS CASE WHEN starts_with(uri, 'zip://') OR starts_with(uri, 'tar://') THEN regexp_extract(uri, '^{ADDRESS}$', 2) ELSE '' END",
@@ -73,7 +75,7 @@ class IngestTables:
         settings = {"memory_limit": f"{memory_bytes // 2 // 2**20}MiB", "threads": "1", "preserve_insertion_order": "false"}
         self._db = duckdb.connect(str(folder / "ingest.duckdb"), config={**settings, "temp_directory": str(folder / "spill")})
         self._folder = folder
-        for name, schema in (("pages", LISTING), ("known", KNOWN), ("fresh", schemas.READ_ROWS)):
+        for name, schema in (("pages", LISTING), ("known", KNOWN), ("fresh", schemas.READ_ROWS), ("begun", schemas.READ_ROWS)):
             self._db.from_arrow(schema.empty_table()).create(name)
         for macro in MACROS:
             self._db.execute(f"CREATE MACRO {macro}")
@@ -91,6 +93,7 @@ class IngestTables:
 
     def end_listing(self) -> tuple[int, str]:
         """(number of objects, digest): equal listings have equal digests, in whatever order their pages came."""
+        self._merge_rows_of_lists()
         self._run("CREATE TABLE several AS SELECT object_uri FROM pages GROUP BY 1 HAVING count(*) > 1")  # few or none: choosing holds all columns
         self._run(
             f"""
@@ -106,6 +109,24 @@ class IngestTables:
         for batch in self._stream(lines):
             digest.update(("\n".join(batch.column(0).to_pylist()) + "\n").encode())
         return self._one("SELECT count(*) FROM listed"), digest.hexdigest()
+
+    def _merge_rows_of_lists(self) -> None:
+        """Give every page of an object that several rows name what all of them say, and list the first that contradicts as a bad row."""
+        by_row = "regexp_replace(named_by, '[0-9]+$', ''), regexp_extract(named_by, '[0-9]+$')::BIGINT"
+        several = "SELECT object_uri FROM pages WHERE attributes <> '' GROUP BY 1 HAVING count(DISTINCT attributes) > 1"
+        rows = f"SELECT object_uri, named_by, attributes FROM pages SEMI JOIN ({several}) USING (object_uri) WHERE attributes <> ''"
+        found = self._stream(f"{rows} ORDER BY object_uri, {by_row}")
+        lines = (line for batch in found for line in zip(*batch.to_pydict().values(), strict=True))
+        self._run("CREATE TABLE merged (object_uri VARCHAR, attributes VARCHAR)")
+        merged = ((uri, *merge_said(line[1:] for line in group)) for uri, group in groupby(lines, key=lambda line: line[0]))
+        while page := list(islice(merged, ROW_GROUP)):
+            uris, attributes, addresses, problems = zip(*page, strict=True)
+            self._insert("merged", pa.table({"object_uri": uris, "attributes": attributes}))
+            if bad := [bad_row(address, problem) for address, problem in zip(addresses, problems, strict=True) if problem]:
+                self.add_listed(bad)
+        every = "merged.object_uri = pages.object_uri AND pages.attributes <> ''"
+        self._run(f"UPDATE pages SET attributes = merged.attributes FROM merged WHERE {every}")
+        self._run("DROP TABLE merged")
 
     def add_known(self, manifest: Path, unsettled: Collection[str], max_bytes: int, max_pixels: int, has_frames: bool = True) -> None:
         """Rows of an earlier manifest, the newest one first: an object that is known already keeps the rows it has.
@@ -145,8 +166,20 @@ class IngestTables:
             yield from (rows[start : start + page] for start in range(0, len(rows), page))
 
     def add_rows(self, rows: pa.Table) -> None:
-        """Rows that were read, as schemas.READ_ROWS."""
+        """Rows of objects that were read to their ends, as schemas.READ_ROWS."""
         self._insert("fresh", rows)
+
+    def add_begun(self, rows: pa.Table) -> None:
+        """Rows of objects that are still being read, and count only when these have ended."""
+        self._insert("begun", rows)
+
+    def take_begun(self, object_uri: str) -> pa.Table:
+        """All rows of an object that `add_begun` got, which are here no longer."""
+        with self._translated():
+            found = self._db.sql("SELECT * FROM begun WHERE object_uri = $1", params=[object_uri])
+            rows = found.to_arrow_table().cast(schemas.READ_ROWS)
+        self._run("DELETE FROM begun WHERE object_uri = $1", [object_uri])
+        return rows
 
     def count(self, previous: Path | None, burst_gap_s: float = 0.0) -> Counts:
         """Counts over the union of known and read rows; `removed` and `moved` against the previous manifest of the same sources.

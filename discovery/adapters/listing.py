@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from discovery.adapters.files import is_local, local_path
+from discovery.addressing import sha256_hex
+from discovery.types import Reason
 
 GLOB_CHARACTERS = frozenset("*?[")
 A_FOLDER = "a folder, where a list names files: name them one a row, or make the folder a source of its own"
@@ -17,8 +19,9 @@ class Listed(NamedTuple):
     """One object of a source, as its listing tells, before a byte is read; `modified_at` and `etag` as the source writes them.
 
     problem: why the listing itself says that it cannot be read (a folder without rights, a dangling link); empty for all others.
-    attributes: JSON object of what a list says of it besides. hides: whether what was known at this address, or below it, may well be there
-    still: it could not be looked at.
+    problem_reason: of types.Reason, for a problem that is settled; else it may pass. attributes: JSON object of what a list says of it
+    besides. named_by: the row of the list that did. hides: whether what was known at this address, or below it, may well be there still: it
+    could not be looked at.
     """
 
     object_uri: str
@@ -28,6 +31,14 @@ class Listed(NamedTuple):
     problem: str = ""
     attributes: str = ""
     hides: bool = False
+    problem_reason: str = ""
+    named_by: str = ""
+
+
+def bad_row(address: str, problem: str) -> Listed:
+    """A row of a list that names no object, or contradicts another; listed under its own address, so that it is accounted for."""
+    # the tag tells this problem from another at the same row later
+    return Listed(address, 0, "", sha256_hex(problem.encode()), problem, problem_reason=Reason.CORRUPT)
 
 
 def batches(listed: Iterable[Listed], size: int) -> Iterator[list[Listed]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -10,8 +11,13 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from discovery.adapters.places import tells_place, without_places
+
 SUFFIXES = (".xmp", ".json")
 MAX_BYTES = 4 * 2**20  # a larger file of that name is data of another kind
+MAX_KEYS = 1000  # each becomes a column; a file with more is data of another kind, too
+MAX_NAME = 200  # characters
+SURROGATE = re.compile("[\ud800-\udfff]")
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 XMP_NAMES = {
     "{http://ns.adobe.com/xap/1.0/}Rating": "rating",
@@ -20,7 +26,6 @@ XMP_NAMES = {
     "{http://purl.org/dc/elements/1.1/}title": "title",
     "{http://purl.org/dc/elements/1.1/}description": "description",
 }
-PLACE = re.compile(r"gps|geo|latitude|longitude|location|altitude", re.IGNORECASE)
 
 
 def is_sidecar(uri: str, size_bytes: int) -> bool:
@@ -35,24 +40,36 @@ def is_sidecar(uri: str, size_bytes: int) -> bool:
 def read_sidecar(uri: str, data: bytes, keep_place: bool) -> dict[str, Any]:
     """Names and values: of XMP the rating, label, tags (joined by ", "), title and description; of JSON every key of its object.
 
-    keep_place: whether keys that tell a place stay. Raises ValueError for a file that is neither.
+    Of JSON, names of more than MAX_NAME characters are left out, NaN and infinities are null, and half a surrogate pair is U+FFFD.
+
+    keep_place: whether keys that tell a place stay, at whatever depth (adapters.places). Raises ValueError for a file that is neither.
     """
-    said = _xmp(data) if uri.lower().endswith(".xmp") else _json(data)
-    return {name: value for name, value in said.items() if value not in (None, "") and (keep_place or not PLACE.search(name))}
+    said = _xmp(data) if uri.lower().endswith(".xmp") else _json(data, keep_place)
+    return {name: value for name, value in said.items() if value not in (None, "")}
 
 
-def _json(data: bytes) -> dict[str, Any]:
+def _json(data: bytes, keep_place: bool) -> dict[str, Any]:
     try:
-        said = json.loads(data, parse_constant=_refuse)
+        said = _writable(json.loads(data))
+        if not isinstance(said, dict):
+            raise ValueError("not a JSON object")
+        if len(said) > MAX_KEYS:
+            raise ValueError(f"{len(said):,} keys; at most {MAX_KEYS:,} are expected")
+        kept = said if keep_place else without_places(said, tells_place) or {}
+        return {name.strip(): _plain(value) for name, value in kept.items() if 0 < len(name.strip()) <= MAX_NAME}
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if not isinstance(said, dict):
-        raise ValueError("not a JSON object")
-    return {name.strip(): _plain(value) for name, value in said.items() if name.strip()}
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+def _writable(value: Any) -> Any:
+    """JSON as every table can hold it: half a surrogate pair is U+FFFD; NaN and infinities, which Python reads, are null."""
+    if isinstance(value, str):
+        return SURROGATE.sub("\ufffd", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_writable(item) for item in value]
+    return {_writable(name): _writable(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> str | float | None:
@@ -88,6 +105,7 @@ def _words(element: Element) -> str:
 
 def _rating(text: str) -> int | None:
     try:
-        return int(float(text))
+        rating = int(float(text))
     except (ValueError, OverflowError):
         return None
+    return rating if abs(rating) <= 2**53 else None

@@ -17,7 +17,7 @@ from discovery.adapters.archives import split_address
 from discovery.adapters.buckets import described, fetch_remote, list_remote, read_remote
 from discovery.adapters.files import is_local, local_path, open_filesystem, patiently, translated
 from discovery.adapters.folders import list_folder, list_glob, look_at, times
-from discovery.adapters.listing import A_FOLDER, GLOB_CHARACTERS, LeftOut, Listed
+from discovery.adapters.listing import A_FOLDER, GLOB_CHARACTERS, LeftOut, Listed, bad_row
 from discovery.adapters.lists import Entry, list_kind, read_list
 from discovery.adapters.storage import OWN_FOLDERS
 from discovery.config import S3Config
@@ -29,13 +29,14 @@ STORES_OWN = "a file of the store itself, which is no source"
 
 
 def list_sources(
-    uris: Sequence[str], s3: S3Config, stores: Sequence[str] = (), reserved: Collection[str] = ()
+    uris: Sequence[str], s3: S3Config, stores: Sequence[str] = (), reserved: Collection[str] = (), keep_place: bool = False
 ) -> Iterator[Listed]:
     """Every object of the sources, as it is found; sources that overlap give some of them twice.
 
     uris: folders, files, globs, fsspec URIs, or lists of such (CSV, Parquet). stores: roots, whose own files are in no listing, whatever name
-    leads to them. reserved: names that a column of a list must not have. Memory is that of one page, and of the names of folders. Raises
-    SourceNotFound when a source does not exist or lists nothing, AccessDenied when its server refuses, ConfigError for a list that is none.
+    leads to them. reserved: names that a column of a list must not have. keep_place: whether positions that a list tells stay. Memory is that
+    of one page, and of the names of folders. Raises SourceNotFound when a source does not exist or lists nothing, AccessDenied when its
+    server refuses, ConfigError for a list that is none.
     """
     if not uris:
         raise SourceNotFound("No source was given. Example: discovery run ~/Pictures")
@@ -43,7 +44,7 @@ def list_sources(
         empty = True
         with translated(f"Listing {uri}"):
             if list_kind(uri):
-                found = _list_named(uri, s3, LeftOut.of(stores, OWN_FOLDERS), reserved)
+                found = _list_named(uri, s3, LeftOut.of(stores, OWN_FOLDERS), reserved, keep_place)
             else:
                 left_out = LeftOut.of(stores, OWN_FOLDERS, uri)
                 found = _list_local(uri, left_out) if is_local(uri) else list_remote(uri, s3, left_out)
@@ -150,32 +151,41 @@ def _list_local(uri: str, left_out: LeftOut) -> Iterator[Listed]:
         )
 
 
-def _list_named(uri: str, s3: S3Config, left_out: LeftOut, reserved: Collection[str]) -> Iterator[Listed]:
+def _list_named(uri: str, s3: S3Config, left_out: LeftOut, reserved: Collection[str], keep_place: bool) -> Iterator[Listed]:
     """The objects that a list names; those whose size it does not give are looked at, several at once."""
     with tempfile.TemporaryDirectory(prefix="list-") as folder, local_copy(uri, s3, Path(folder)) as path, ThreadPoolExecutor(LOOKS) as pool:
-        entries = read_list(path, str(local_path(uri).absolute()) if is_local(uri) else uri, reserved)
+        entries = read_list(path, str(local_path(uri).absolute()) if is_local(uri) else uri, reserved, keep_place)
         while page := list(islice(entries, PAGE)):
             yield from pool.map(lambda entry: _look(entry, s3, left_out), page)
 
 
 def _look(entry: Entry, s3: S3Config, left_out: LeftOut) -> Listed:
+    if entry.problem:
+        return bad_row(entry.address, entry.problem)
+    try:
+        found = _found(entry, s3, left_out)
+    except DiscoveryError as error:
+        found = Listed(entry.uri, 0, "", problem=str(error), hides=not isinstance(error, SourceNotFound))
+    except (ValueError, RuntimeError) as error:  # a NUL behind %00; "~somebody" who has no home
+        found = Listed(entry.uri, 0, "", problem=str(error))
+    return found._replace(attributes=entry.attributes, named_by=entry.address)
+
+
+def _found(entry: Entry, s3: S3Config, left_out: LeftOut) -> Listed:
     if is_local(entry.uri):
         path = str(local_path(entry.uri).absolute())
         (found,) = look_at([path])
-        return found._replace(attributes=entry.attributes, problem=STORES_OWN if left_out.has_path(os.path.realpath(path)) else found.problem)
+        return found._replace(problem=STORES_OWN if left_out.has_path(os.path.realpath(path)) else found.problem)
     if left_out.has_key(entry.uri.removeprefix("s3://")):
-        return Listed(entry.uri, 0, "", problem=STORES_OWN, attributes=entry.attributes)
+        return Listed(entry.uri, 0, "", problem=STORES_OWN)
     if entry.size_bytes is not None:
-        return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag, attributes=entry.attributes)
-    try:
-        info = patiently(partial(_info, entry.uri, s3))
-        if info.get("type") == "directory":
-            return Listed(entry.uri, 0, "", problem=A_FOLDER, attributes=entry.attributes)
-        if info.get("size") is None:
-            raise StorageError("its server does not tell its size")
-    except DiscoveryError as error:
-        return Listed(entry.uri, 0, "", problem=str(error), attributes=entry.attributes, hides=not isinstance(error, SourceNotFound))
-    return described(entry.uri, info)._replace(attributes=entry.attributes)
+        return Listed(entry.uri, entry.size_bytes, entry.modified_at, entry.etag)
+    info = patiently(partial(_info, entry.uri, s3))
+    if info.get("type") == "directory":
+        return Listed(entry.uri, 0, "", problem=A_FOLDER)
+    if info.get("size") is None:
+        raise StorageError("its server does not tell its size")
+    return described(entry.uri, info)
 
 
 def _info(uri: str, s3: S3Config) -> dict[str, Any]:

@@ -130,8 +130,12 @@ def frames(path: Path, sampling: Sampling, max_pixels: int) -> Iterator[VideoFra
 
 
 @contextmanager
-def open_video(path: Path, max_pixels: int) -> Iterator[Video]:
-    """A local video, open, with its facts, its first frame decoded. Nothing but `path` is ever opened. Raises Undecodable as `frames`."""
+def open_video(path: Path, max_pixels: int, on_packet: Callable[[], None] = lambda: None) -> Iterator[Video]:
+    """A local video, open, with its facts, its first frame decoded. Nothing but `path` is ever opened. Raises Undecodable as `frames`.
+
+    on_packet: called whenever the decoder has taken a packet of the pictures, so also between sampled frames; an Undecodable that it
+    raises ends the video there.
+    """
     with path.open("rb") as stream:
         head = stream.read(1024)
     if not head:
@@ -145,7 +149,7 @@ def open_video(path: Path, max_pixels: int) -> Iterator[Video]:
         detail = f"header cannot be read: {error.strerror}" if known else "not a video that we read"
         raise Undecodable(Reason.CORRUPT if known else Reason.UNSUPPORTED_FORMAT, detail) from error
     with container:
-        yield Video(container, _picture_stream(container, max_pixels), head, max_pixels)
+        yield Video(container, _picture_stream(container, max_pixels), head, max_pixels, on_packet)
 
 
 @dataclass(slots=True)
@@ -187,10 +191,13 @@ class _Clock:
 class Video:
     """An open video: `facts`, and `frames`, once. Made by `open_video`."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, head: bytes, max_pixels: int) -> None:
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, head: bytes, max_pixels: int, on_packet: Callable[[], None] = lambda: None
+    ) -> None:
         self._container = container
         self._stream = stream
         self._max_pixels = max_pixels
+        self._on_packet = on_packet
         self._tick = stream.time_base or Fraction(1, 1)
         self._rate = stream.average_rate or stream.guessed_rate
         self._start = stream.start_time
@@ -250,6 +257,7 @@ class Video:
             except av.FFmpegError:
                 decoded, is_failed = [], True
                 smeared_until_ns = progress.last_ns + SMEAR_NS
+            self._on_packet()
             for frame in decoded:
                 if frame.width * frame.height > self._max_pixels:
                     raise Undecodable(Reason.TOO_MANY_PIXELS, f"{frame.width} x {frame.height} px a frame; the limit is {self._max_pixels}")

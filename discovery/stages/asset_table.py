@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ LISTED = (
     "source_uri", "format", "width_px", "height_px", "size_bytes", "modified_at", "folder", "orientation", *METADATA.names, "video_id", "frame_s",
     "capture", "burst",
 )  # fmt: skip
+NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-][0-9]+)?")  # as programs write them
 
 
 def novelty_reports(snapshot: IndexSnapshot, ws: Workspace) -> list[NoveltyReport]:
@@ -65,7 +68,7 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
             if row["asset_id"] in rows:
                 rows[row["asset_id"]].update(row)
     ordered = [rows[asset_id] for asset_id in sorted(rows)]
-    return _with_attributes(pa.Table.from_pylist(ordered, schema=_schema()), [row["attributes"] for row in ordered])
+    return with_attributes(pa.Table.from_pylist(ordered, schema=_schema()), [row["attributes"] for row in ordered])
 
 
 def column_names() -> list[str]:
@@ -73,20 +76,61 @@ def column_names() -> list[str]:
     return list(_schema().names)
 
 
-def _with_attributes(table: pa.Table, attributes: list[str | None]) -> pa.Table:
-    """A column for each name: numbers or truth values where all values are, else text."""
-    said: list[dict[str, Any]] = [json.loads(text) if text else {} for text in attributes]
-    for name in sorted({name for one in said for name in one} - set(table.column_names)):
-        values = [one.get(name) for one in said]
-        kinds = {type(value) for value in values if value is not None}
-        if kinds == {bool}:
-            column = pa.array(values, pa.bool_())
-        elif kinds <= {int, float}:
-            column = pa.array(values, pa.float64())
-        else:
-            column = pa.array([None if value is None else value if isinstance(value, str) else json.dumps(value) for value in values], pa.string())
-        table = table.append_column(name, column)
+def with_attributes(table: pa.Table, attributes: list[str | None]) -> pa.Table:
+    """A column for each name that lists and sidecars use, in lower case: filters take Label and label for one.
+
+    Of two spellings in one row the last counts, which is a list's before a sidecar's. A name of our own columns gets the prefix
+    `said_`.
+    """
+    own = set(table.column_names)
+    said: list[dict[str, Any]] = []
+    for text in attributes:
+        values: dict[str, Any] = {}
+        for name, value in (json.loads(text) if text else {}).items():
+            if value is not None:
+                values[f"said_{column_name(name)}" if column_name(name) in own else column_name(name)] = value
+        said.append(values)
+    for name in sorted({name for one in said for name in one}):
+        table = table.append_column(name, _typed([one.get(name) for one in said]))
     return table
+
+
+def column_name(name: str) -> str:
+    """A name as the asset table has it: in lower case as far as DuckDB takes letters of two cases for one, which is ASCII.
+
+    >>> column_name("Label"), column_name("ÄB")
+    ('label', 'Äb')
+    """
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
+def _typed(values: list[Any]) -> pa.Array:
+    """Truth values or numbers where all values are, or are the text of, such; else text. Null stays null.
+
+    Text that would lose something as a number stays text: 007, a whole number of 2**53 or more, the 1e5 of a hash.
+    """
+    for read, kind in ((_truth, pa.bool_()), (_number, pa.float64())):
+        found = [None if value is None else read(value) for value in values]
+        if all(value is None or one is not None for value, one in zip(values, found, strict=True)):
+            return pa.array(found, kind)
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+    return pa.array(texts, pa.string())
+
+
+def _truth(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
+        return None
+    number = float(value)
+    is_whole = isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("-").isdigit())
+    return number if math.isfinite(number) and (abs(number) < 2**53 or not is_whole) else None
 
 
 def _add_duplicates(rows: dict[str, dict[str, Any]], snapshot: IndexSnapshot, ws: Workspace) -> None:

@@ -19,7 +19,7 @@ from discovery.core.selection import SELECTORS, Candidates, Quotas, Selection
 from discovery.core.splits import grouped_splits, merge_groups
 from discovery.errors import SpecError
 from discovery.spec import CollectionSpec
-from discovery.stages.asset_table import asset_table, novelty_reports
+from discovery.stages.asset_table import asset_table, column_name, novelty_reports
 from discovery.stages.history import current_snapshot, embedding_sets
 from discovery.stages.shards import load_vectors
 from discovery.stages.versions import find_version, member_ids
@@ -190,11 +190,12 @@ def _select(spec: CollectionSpec, pool: _Pool, parent_split: dict[str, str], sna
     row_of = {asset_id: row for row, asset_id in enumerate(ids)}
     names = pool.column("asset_id")
     quota = spec.quotas[0] if spec.quotas else None
-    if quota and quota.by not in pool.table.column_names:
+    by = column_name(quota.by) if quota else ""
+    if quota and by not in pool.table.column_names:
         raise SpecError(
             f"Collection {spec.name}: quota by {quota.by!r}: no such column. Known: {', '.join(pool.table.column_names)}."
         )
-    categories = np.array([str(value) for value in pool.column(quota.by)], object) if quota else None
+    categories = np.array([str(value) for value in pool.column(by)], object) if quota else None
     values = sorted(set(categories.tolist())) if categories is not None else []
     quotas = Quotas(
         minimum={v: quota.min for v in values} if quota and quota.min is not None else {},

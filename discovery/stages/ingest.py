@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from discovery import schemas
 from discovery.adapters.archives import Member, archive_kind, member_uri, members, split_address
+from discovery.adapters.byte_budget import ByteBudget
 from discovery.adapters.cores import available_cores
 from discovery.adapters.decoder_pool import DecodeLimits, DecoderPool
 from discovery.adapters.files import is_local, translated
@@ -39,10 +42,12 @@ from discovery.workspace import Workspace
 T = TypeVar("T")
 R = TypeVar("R")
 Row = dict[str, Any]
-ROWS_VERSION = 2  # raise it when the same bytes give another row; everything is then read again
+ROWS_VERSION = 3  # raise it when the same bytes give another row; everything is then read again
 LISTING_PAGE = 10_000  # objects handed to the tables at once
 WINDOW = 64  # objects under way: keeps the reading threads busy; their bytes have a limit of their own
-CHECKPOINT_S = 30.0  # what a kill may cost
+ROWS_AT_ONCE = 1_000  # of an archive or a video; its others are on disk meanwhile
+CHECKPOINT_S = 30.0  # what a kill may cost, besides what is under way
+TICK_S = 1.0
 GIVE_UP_AFTER = 50  # objects in a row that could not be read: their source is down, and they are no rejections
 STALE_SCRATCH_S = 86_400.0
 
@@ -53,7 +58,7 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
     An unchanged listing returns the manifest it already has, unless rows in it failed for a reason that may pass (`unreadable`,
     `vanished`), which are then tried again. Unchanged objects are taken over from earlier manifests without reading a byte; a killed
     ingest goes on where it was, and so does one whose source went down in the middle. Memory: `ingest.listing_memory_bytes`, plus at
-    most `ingest.max_bytes` of pictures under way, plus the decoder processes, however long the listing. Raises SourceNotFound,
+    most `ingest.max_bytes` of pictures and archive members under way, plus the decoder processes, however long the listing. Raises SourceNotFound,
     AccessDenied, StorageError, StorageFull. Tally: ingest.unchanged, ingest.objects_read, ingest.bytes_read, ingest.new_assets,
     ingest.removed, ingest.moved.
     """
@@ -62,7 +67,7 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
     history = _History.of(sources, ws)
     previous = history.previous
     with _scratch(ws) as folder, IngestTables(folder, settings.listing_memory_bytes) as tables:
-        for page in batches(list_sources(sources, ws.config.s3, stores, column_names()), LISTING_PAGE):
+        for page in batches(list_sources(sources, ws.config.s3, stores, column_names(), ws.config.privacy.keep_gps), LISTING_PAGE):
             tables.add_listed(page)
         listed, listing = tables.end_listing()
         same = previous is not None and (previous.listing, previous.settings) == (listing, history.settings)
@@ -141,50 +146,118 @@ def _read_missing(tables: IngestTables, history: _History, missing: int, ws: Wor
     if not missing:
         return
     settings = ws.config.ingest
-    limits = DecodeLimits(settings.max_pixels, settings.thumbnail_px, settings.decode_seconds, settings.decode_memory_bytes)
+    seconds = (settings.decode_seconds, ws.config.video.max_seconds)
+    limits = DecodeLimits(settings.max_pixels, settings.thumbnail_px, seconds[0], settings.decode_memory_bytes, seconds[1])
     rows: list[Row] = []
+    large: list[pa.Table] = []  # of objects that have ended and whose first rows came before their end
+    begun: set[str] = set()
     done, failed, kept_at, said_at = 0, 0, time.monotonic(), time.monotonic()
 
     processes = settings.decoders or available_cores()
     with DecoderPool(processes, limits) as decoders, ThreadPoolExecutor(2 * processes) as inside, _scratch(ws) as folder:
-        copies = _ByteBudget(max(settings.max_archive_bytes, ws.config.video.max_bytes))
-        reader = _Reader(ws, decoders, _ByteBudget(settings.max_bytes), copies, inside, folder)
+        copies = ByteBudget(max(settings.max_archive_bytes, ws.config.video.max_bytes))
+        reader = _Reader(ws, decoders, ByteBudget(settings.max_bytes), copies, inside, folder)
         unread = (item for page in tables.unread(LISTING_PAGE) for item in page)
-        for read in _in_window(reader.read, unread, settings.read_threads):
-            rows.extend(read.rows)
-            ws.tally["ingest.objects_read"] += 1
-            ws.tally["ingest.bytes_read"] += read.bytes
-            done += 1
-            failed = failed + 1 if read.is_outage else 0
-            now = time.monotonic()
-            if now - said_at > 2:
-                ws.report(f"ingest: {done:,} of {missing:,} read")
-                said_at = now
-            if now - kept_at > CHECKPOINT_S or len(rows) >= LISTING_PAGE or failed == GIVE_UP_AFTER:
-                table = pa.Table.from_pylist(rows, schema=schemas.READ_ROWS)
-                _keep_part(table, history, ws)
-                tables.add_rows(table)
-                rows.clear()
-                kept_at = now
-            if failed == GIVE_UP_AFTER:
-                raise StorageError(
-                    f"The last {failed} objects could not be read. {read.rows[0]['detail']} "
-                    "What was read before is kept: run again when the source answers."
-                )
-    tables.add_rows(pa.Table.from_pylist(rows, schema=schemas.READ_ROWS))
+        with closing(_as_finished(reader.read, unread, settings.read_threads, decoders.stop)) as reads:
+            for read in reads:
+                if read is not None and not read.is_last:
+                    tables.add_begun(_table(read.rows))
+                    begun.add(read.object_uri)
+                elif read is not None:
+                    if read.object_uri in begun:
+                        begun.remove(read.object_uri)
+                        first = tables.take_begun(read.object_uri)
+                        large.extend([] if read.is_refused else [first])
+                    rows.extend(read.rows)
+                    ws.tally["ingest.objects_read"] += 1
+                    ws.tally["ingest.bytes_read"] += read.bytes
+                    done += 1
+                    failed = failed + 1 if read.is_outage else 0
+                now = time.monotonic()
+                if now - said_at > 2:
+                    ws.report(f"ingest: {done:,} of {missing:,} read")
+                    said_at = now
+                waiting = len(rows) + sum(map(len, large))
+                if waiting and (now - kept_at > CHECKPOINT_S or waiting >= LISTING_PAGE or failed == GIVE_UP_AFTER):
+                    table = pa.concat_tables([*large, _table(rows)])
+                    _keep_part(table, history, ws)
+                    tables.add_rows(table)
+                    rows.clear()
+                    large.clear()
+                    kept_at = now
+                if failed == GIVE_UP_AFTER and read is not None:
+                    raise StorageError(
+                        f"The last {failed} objects could not be read. {read.rows[0]['detail']} "
+                        "What was read before is kept: run again when the source answers."
+                    )
+    tables.add_rows(pa.concat_tables([*large, _table(rows)]))
     ws.report(f"ingest: {done:,} of {missing:,} read")
 
 
-def _in_window(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """Results of `work` in the order of the items, at most WINDOW of them under way."""
+def _table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=schemas.READ_ROWS)
+
+
+class _Ended(NamedTuple):
+    error: BaseException | None
+
+
+def _as_finished(
+    work: Callable[[T], Generator[R, None, None]], items: Iterable[T], threads: int, stop: Callable[[], None]
+) -> Generator[R | None, None, None]:
+    """What `work` yields of each item, as it comes, of at most WINDOW items at once; None when nothing came for TICK_S.
+
+    One who leaves early, or meets an error of `work`, waits only for what is under way to get to its next yield; `stop` is called
+    before, to hasten it.
+    """
+    found: queue.Queue[R | _Ended] = queue.Queue(threads)  # it fills when the one who takes is slow, and holds the others back
+    is_left = threading.Event()
+
+    def hand_over(result: R | _Ended) -> bool:
+        while not is_left.is_set():
+            with suppress(queue.Full):
+                found.put(result, timeout=0.1)
+                return True
+        return False
+
+    def run(item: T) -> None:
+        error: BaseException | None = None
+        try:
+            with closing(work(item)) as results:
+                all(map(hand_over, results))  # ends at the first that nobody wants
+        except BaseException as caught:  # the one who takes raises it
+            error = caught
+        hand_over(_Ended(error))
+
     pool = ThreadPoolExecutor(threads)
+    todo, under_way = iter(items), 0
     try:
-        yield from _windowed(pool, work, items, WINDOW)
+        while True:
+            for item in islice(todo, WINDOW - under_way):
+                pool.submit(run, item)
+                under_way += 1
+            if not under_way:
+                return
+            try:
+                result = found.get(timeout=TICK_S)
+            except queue.Empty:
+                yield None
+                continue
+            if not isinstance(result, _Ended):
+                yield result
+            elif result.error is not None:
+                raise result.error
+            else:
+                under_way -= 1
     finally:
+        is_left.set()
+        if under_way:
+            stop()
         pool.shutdown(cancel_futures=True)
 
 
 def _windowed(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
+    """Results of `work` in the order of the items, at most `window` of them under way; these run to their ends in any case."""
     waiting: deque[Future[R]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
@@ -194,35 +267,19 @@ def _windowed(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[
         yield waiting.popleft().result()
 
 
-@dataclass
-class _ByteBudget:
-    """Lets threads hold at most `limit` bytes together; one object alone may always pass."""
-
-    limit: int
-    _held: int = 0
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-
-    @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Wait until `size` more bytes fit, and give them back at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._held == 0 or self._held + size <= self.limit)
-            self._held += size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held -= size
-                self._changed.notify_all()
-
-
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What came of one object: its rows, the bytes that were read for them, whether its server did not serve it."""
+    """What came of one object: its rows, the bytes that were read for them, whether its server did not serve it.
 
+    is_last: false for rows of an archive or video that come before its end. is_refused: its rows before the last do not count.
+    """
+
+    object_uri: str
     rows: list[Row]
     bytes: int = 0
     is_outage: bool = False
+    is_last: bool = True
+    is_refused: bool = False
 
 
 class _NotRead(Exception):
@@ -257,58 +314,72 @@ class _Reader:
 
     ws: Workspace
     decoders: DecoderPool
-    budget: _ByteBudget
-    copies: _ByteBudget
+    budget: ByteBudget
+    copies: ByteBudget
     inside: ThreadPoolExecutor
     folder: Path
 
-    def read(self, item: Listed) -> _Read:
+    def read(self, item: Listed) -> Generator[_Read, None, None]:
         """One object: one row, unless it is an archive or a video."""
         kind, config = archive_kind(item.object_uri), self.ws.config
         moving = bool(video_suffix(item.object_uri))
         limit = config.ingest.max_archive_bytes if kind else config.video.max_bytes if moving else config.ingest.max_bytes
         if item.problem:
-            return _Read([self._rejected(item, Reason.UNREADABLE, item.problem)])
-        if item.object_bytes > limit:
-            return _Read([self._rejected(item, Reason.TOO_LARGE, f"{item.object_bytes} bytes; the limit is {limit}")])
-        try:
-            if kind or moving:
-                return self._large_rows(item, kind)
-            return self._picture_rows(item)
-        except _NotRead as error:  # one object that cannot be read must not end the run; a store that cannot be written must
-            return _Read([self._rejected(item, error.reason, error.detail)], is_outage=error.is_outage)
+            yield self._not_read(item, Reason(item.problem_reason or Reason.UNREADABLE), item.problem)
+        elif item.object_bytes > limit:
+            yield self._not_read(item, Reason.TOO_LARGE, f"{item.object_bytes} bytes; the limit is {limit}")
+        else:
+            try:
+                if kind or moving:
+                    yield from self._large(item, kind)
+                else:
+                    yield self._picture(item)
+            except _NotRead as error:  # one object that cannot be read must not end the run; a store that cannot be written must
+                yield self._not_read(item, error.reason, error.detail, error.is_outage)
 
-    def _picture_rows(self, item: Listed) -> _Read:
+    def _not_read(self, item: Listed, reason: Reason, detail: str, is_outage: bool = False) -> _Read:
+        return _Read(item.object_uri, [self._rejected(item, reason, detail)], is_outage=is_outage, is_refused=True)
+
+    def _picture(self, item: Listed) -> _Read:
         with self.budget.hold(item.object_bytes):
             with _reading(item.object_uri):
                 data = read_object(item.object_uri, self.ws.config.s3, item)
-            return _Read([self._row(item, item.object_uri, data)], len(data))
+            return _Read(item.object_uri, [self._row(item, item.object_uri, data)], len(data))
 
-    def _large_rows(self, item: Listed, kind: str) -> _Read:
+    def _large(self, item: Listed, kind: str) -> Generator[_Read, None, None]:
         size = 0 if is_local(item.object_uri) else item.object_bytes
         with ExitStack() as stack:
             stack.enter_context(self.copies.hold(size))
             with _reading(item.object_uri):
                 path = stack.enter_context(local_copy(item.object_uri, self.ws.config.s3, self.folder, item))
-            if kind:
-                found = members(path, kind, self.ws.config.ingest.max_bytes)
-                several = list(_windowed(self.inside, lambda member: self._member_rows(item, kind, member), found, 8))
-            else:
-                several = [list(self._video_rows(item, item.object_uri, path))]
+            rows: list[Row] = []
+            for row in self._archive_rows(item, kind, path) if kind else self._video_rows(item, item.object_uri, path):
+                rows.append(row)
+                if len(rows) == ROWS_AT_ONCE:
+                    yield _Read(item.object_uri, rows, is_last=False)
+                    rows = []
             with _reading(item.object_uri):
                 check_unchanged(item)
-        return _Read([row for rows in several for row in rows], item.object_bytes)
+            yield _Read(item.object_uri, rows, item.object_bytes)
+
+    def _archive_rows(self, item: Listed, kind: str, path: Path) -> Iterator[Row]:
+        found = members(path, kind, self.ws.config.ingest.max_bytes, self.budget)
+        for rows in _windowed(self.inside, lambda member: self._member_rows(item, kind, member), found, 8):
+            yield from rows
 
     def _member_rows(self, item: Listed, kind: str, member: Member) -> list[Row]:
         uri = member_uri(kind, member.name, item.object_uri) if member.name else item.object_uri
-        if member.reason is not None:
-            return [self._rejected(item, member.reason, member.detail) | self._address(uri, member.size_bytes)]
-        if not video_suffix(member.name):
-            return [self._row(item, uri, member.data)]
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=Path(member.name).suffix) as file:
-            with translated(f"Unpacking {uri} into {self.folder}"):
-                file.write(member.data)
-                file.flush()
+        with ExitStack() as stack:
+            with ExitStack() as held:
+                held.callback(member.let_go, self.budget)
+                if member.reason is not None:
+                    return [self._rejected(item, member.reason, member.detail) | self._address(uri, member.size_bytes)]
+                if not video_suffix(member.name):
+                    return [self._row(item, uri, member.data)]
+                file = stack.enter_context(tempfile.NamedTemporaryFile(dir=self.folder, suffix=Path(member.name).suffix))
+                with translated(f"Unpacking {uri} into {self.folder}"):
+                    file.write(member.data)
+                    file.flush()
             return list(self._video_rows(item, uri, Path(file.name)))
 
     def _video_rows(self, item: Listed, uri: str, path: Path) -> Iterator[Row]:

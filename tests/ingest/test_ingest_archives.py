@@ -6,10 +6,12 @@ import io
 import json
 import random
 import tarfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from discovery.adapters.archives import members
+from discovery.adapters import archives
+from discovery.adapters.archives import Member, members
+from discovery.adapters.byte_budget import ByteBudget
+from discovery.adapters.ingest_tables import IngestTables
 from discovery.config import Config
+from discovery.stages import ingest as stage
 from discovery.stages.ingest import ingest
-from discovery.types import Manifest
+from discovery.types import Manifest, Reason
 from discovery.workspace import Workspace, open_workspace
 from tests.adapters.camera_files import exif, photo
 
@@ -213,6 +219,74 @@ def test_damaged_archives_raise_nothing(tmp_path_factory: pytest.TempPathFactory
     for _ in range(chance.randint(1, 30)):
         data[chance.randrange(len(data))] = chance.randrange(256)
     path.write_bytes(bytes(data[: chance.randint(0, len(data))]))
-    for member in members(path, kind, 10**6):
+    budget = ByteBudget(10**6)
+    for member in members(path, kind, 10**6, budget):
         assert member.reason is None or member.detail
-        assert len(member.data) <= 10**6
+        assert len(member.data) == member.held_bytes <= 10**6
+        member.let_go(budget)
+        assert member.data == b"" and budget.held == 0  # nothing is left over from members that broke while they were read
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_members_beyond_the_limit_on_their_number_are_said_and_not_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_zip(tmp_path / "x.zip", FILES) if kind == "zip" else write_tar(tmp_path / "x.tar", "w", FILES)
+    budget = ByteBudget(10**6)
+
+    def found() -> list[tuple[str, Reason | None, str]]:
+        several = list(members(path, kind, 10**6, budget))
+        for member in several:
+            member.let_go(budget)
+        assert budget.held == 0
+        return [(member.name, member.reason, member.detail) for member in several]
+
+    whole = found()
+    monkeypatch.setattr(archives, "MAX_MEMBERS", len(whole))
+    assert found() == whole  # as many as may be, so nothing is missing
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
+    assert found() == [*whole[:2], ("", Reason.TOO_LARGE, "more than 2 files; the others were not read")]
+
+
+def test_members_of_many_archives_hold_no_more_bytes_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bytes are counted from when they are read until they are let go; unbounded, 4 archives would hold 8 members each."""
+    alive, most, lock = 0, 0, threading.Lock()
+    read, let_go = archives._read, Member.let_go
+
+    def counted_read(*arguments: Any) -> Member:
+        nonlocal alive, most
+        member = read(*arguments)
+        with lock:
+            alive += len(member.data)
+            most = max(most, alive)
+        return member
+
+    def counted_let_go(member: Member, budget: ByteBudget) -> None:
+        nonlocal alive
+        with lock:
+            alive -= len(member.data)
+        let_go(member, budget)
+
+    monkeypatch.setattr(archives, "_read", counted_read)
+    monkeypatch.setattr(Member, "let_go", counted_let_go)
+    (tmp_path / "in").mkdir()
+    noise = random.Random(1).randbytes
+    for number in range(4):
+        sizes = [100_000 if member % 7 == number else 40_000 for member in range(12)]  # some fill the limit alone
+        files = {f"{member}.bin": noise(size) for member, size in enumerate(sizes)}
+        write_zip(tmp_path / "in" / f"{number}.zip", {**files, "large.bin": noise(100_001), "a.png": png(number)}, zipfile.ZIP_STORED)
+        (tmp_path / "in" / f"{number}.png").write_bytes(png(10 + number))
+    with open_workspace(Config(root=str(tmp_path / "root")).replace(ingest={"max_bytes": 100_000, "decoders": 2})) as ws:
+        manifest = ingest([str(tmp_path / "in")], ws)
+        assert manifest.assets == 8 and manifest.rejections == {"too_large": 4, "unsupported_format": 48}
+    assert alive == 0 and 80_000 <= most <= 100_000
+
+
+def test_the_rows_of_a_large_archive_are_handed_on_in_batches(tmp_path: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "x.tar", "w", {f"{number}.txt": b"text" for number in range(7)})
+    reference = rows_of(path, ws)[1]
+    monkeypatch.setattr(stage, "ROWS_AT_ONCE", 4)
+    sizes = []
+    add_begun = IngestTables.add_begun
+    monkeypatch.setattr(IngestTables, "add_begun", lambda tables, rows: (sizes.append(len(rows)), add_begun(tables, rows)))
+    with open_workspace(Config(root=str(tmp_path / "other")).replace(ingest={"decoders": 1})) as other:
+        assert rows_of(path, other)[1] == reference and len(reference) == 8  # the link too
+    assert sizes == [4, 4]

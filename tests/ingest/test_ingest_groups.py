@@ -192,6 +192,84 @@ def test_a_place_is_kept_only_when_asked_for(photos: Path, tmp_path: Path) -> No
             assert set(json.loads(str(rows["a.jpg"]["attributes"]))) == names
 
 
+def test_a_sidecar_tells_no_place_at_any_depth(photos: Path, tmp_path: Path) -> None:
+    (photos / "a.jpg").write_bytes(photo())
+    told = {"EXIF": {"GPSLatitude": 52.5, "ISO": 400}, "lat": 52.5, "lon": 13.4, "City": "Berlin"}
+    told |= {"faces": [{"geoPoint": [52.5, 13.4]}], "address": {"x": 1}}
+    kept = {"label": "cat", "pigeon": True, "flat": 1, "capacity": 3, "faces_found": [{"name": "Ann", "location": "left"}]}
+    (photos / "a.json").write_text(json.dumps(told | kept))
+    with opened(tmp_path / "root") as ws:
+        _, rows = rows_of(photos, ws)
+        text = str(rows["a.jpg"]["attributes"]) + str(rows["a.json"]["sidecar"])
+        assert "52.5" not in text and "Berlin" not in text and "13.4" not in text
+        said = json.loads(str(rows["a.jpg"]["attributes"]))
+        assert said == {"label": "cat", "pigeon": True, "flat": 1, "capacity": 3, "EXIF": '{"ISO": 400}', "faces_found": '[{"name": "Ann"}]'}
+    with opened(tmp_path / "root", privacy={"keep_gps": True}) as ws:
+        _, rows = rows_of(photos, ws)
+        assert set(json.loads(str(rows["a.jpg"]["attributes"]))) == {*told, *kept}
+
+
+def test_a_list_keeps_the_places_it_names_and_no_position(photos: Path, tmp_path: Path) -> None:
+    (photos / "a.jpg").write_bytes(photo())
+    (photos / "l.csv").write_text("path,city,location,lat,lon,gps_altitude\na.jpg,Berlin,camera 7,52.5,13.4,34\n")
+    for keep, names in ((False, {"city", "location"}), (True, {"city", "location", "lat", "lon", "gps_altitude"}), (False, {"city", "location"})):
+        with opened(tmp_path / "root", privacy={"keep_gps": keep}) as ws:
+            (row,) = ws.store.read_table(ingest([str(photos / "l.csv")], ws)).to_pylist()
+            assert set(json.loads(str(row["attributes"]))) == names
+
+
+def test_names_that_differ_in_case_are_one_column(photos: Path, ws: Workspace) -> None:
+    for seed in range(4):
+        (photos / f"{seed}.jpg").write_bytes(photo(seed=seed))
+    (photos / "0.json").write_text('{"Label": "x", "FORMAT": "slide", "Zoom": 2}')
+    (photos / "1.json").write_text('{"label": "y", "format": "print", "zoom": 3}')
+    (photos / "2.json").write_text('{"LABEL": "y", "discovery_row": 7}')
+    (photos / "3.json").write_text('{"Label": "y"}')
+    (photos / "3.jpg.json").write_text('{"label": "x"}')  # of the picture alone, and so the last word
+    run_pipeline([str(photos)], ws)
+    table = asset_table(current_snapshot(ws), ws, [])
+    names = [Path(uri).name for uri in table["source_uri"].to_pylist()]
+    said = {name: dict(zip(names, table[name].to_pylist(), strict=True)) for name in ("label", "said_format", "zoom", "format")}
+    assert said["label"] == {"0.jpg": "x", "1.jpg": "y", "2.jpg": "y", "3.jpg": "x"}
+    assert said["said_format"] == {"0.jpg": "slide", "1.jpg": "print", "2.jpg": None, "3.jpg": None}
+    assert said["zoom"] == {"0.jpg": 2.0, "1.jpg": 3.0, "2.jpg": None, "3.jpg": None} and set(said["format"].values()) == {"JPEG"}
+    for where, count in (("label = 'y'", 2), ("Label = 'x'", 2), ("said_format = 'print'", 1), ("discovery_row = 7", 1)):
+        assert curate(parse_spec(f"name: some\nbudget: 9\nduplicates: keep\nwhere: {where}\n"), ws).assets == count, where
+    assert curate(parse_spec("name: quota\nbudget: 9\nduplicates: keep\nquotas: [{by: Label, max: 1}]\n"), ws).assets == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"label": "\\ud800x", "tags": ["\\udfff"], "k\\ud800": 1}', {"label": "\ufffdx", "tags": "\ufffd", "k\ufffd": 1}),
+        ('{"a": NaN, "b": -Infinity, "c": [1e400, 1], "d": 1e308}', {"c": "[null, 1]", "d": 1e308}),
+        ('{"a": ' + "9" * 30 + ', "b": 9007199254740992}', {"a": "9" * 30, "b": 2**53}),
+        ('{"a": "' + "x" * 100_000 + '", "' + "k" * 201 + '": 1}', {"a": "x" * 100_000}),
+        ('{"a": "x\\u0000y"}', {"a": "x\0y"}),
+    ],
+)
+def test_an_odd_value_costs_at_most_itself(photos: Path, ws: Workspace, text: str, said: dict[str, object]) -> None:
+    (photos / "a.jpg").write_bytes(photo())
+    (photos / "a.json").write_text(text)
+    manifest, rows = rows_of(photos, ws)
+    assert manifest.rejected == 0 and json.loads(str(rows["a.jpg"]["attributes"])) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ('{"a": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
+        (json.dumps({f"k{number}": 1 for number in range(1001)}), "1,001 keys; at most 1,000 are expected"),
+    ],
+)
+def test_a_file_of_another_kind_costs_itself(photos: Path, ws: Workspace, text: str, detail: str) -> None:
+    (photos / "a.jpg").write_bytes(photo())
+    (photos / "a.json").write_text(text)
+    manifest, rows = rows_of(photos, ws)
+    assert manifest.assets == 1 and detail in str(rows["a.json"]["detail"])
+
+
 def test_what_was_said_is_there_for_filters_and_splits(photos: Path, ws: Workspace) -> None:
     for seed in range(24):
         taken = NOON + timedelta(hours=seed // 6, seconds=0.5 * (seed % 6))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -130,6 +134,44 @@ def test_too_many_frames_and_too_many_bytes_are_said(clips: Path, tmp_path: Path
     with opened(tmp_path / "pixels", ingest={"max_pixels": 1000, "decoders": 1}) as ws:
         manifest, _ = rows_of(clips, ws)
         assert (manifest.assets, manifest.rejections) == (0, {"too_many_pixels": 1})
+
+
+def still(path: Path, frames: int) -> Path:
+    """A video in which nothing moves: one scene, whose first frame is the only one taken by scenes."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 90, np.uint8), format="rgb24")
+        for number in range(frames):
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_long_scene_is_no_hang(clips: Path) -> None:
+    path = still(clips / "a.mp4", frames=5_000)
+    limits = DecodeLimits(10**7, 64, 60.0, 2**33)
+    with DecoderPool(1, limits) as pool:
+        for _ in range(2):  # the second without the start of the process
+            began = time.monotonic()
+            (whole,) = pool.examine_video(path, "00" * 32, Sampling("scenes"))
+            took_s = time.monotonic() - began
+    with DecoderPool(1, replace(limits, seconds=took_s / 4)) as pool:  # longer than a packet takes, shorter than all of them
+        assert [facts for facts, _, _ in pool.examine_video(path, "00" * 32, Sampling("scenes"))] == [whole[0]]
+
+
+def test_a_video_that_takes_too_long_altogether_gives_what_there_is_and_says_so(clips: Path, tmp_path: Path) -> None:
+    still(clips / "a.mp4", frames=2_500)
+    with opened(tmp_path / "root", video={"max_seconds": 0.4, "interval_s": 0.04}) as ws:  # all of them take some seconds
+        manifest, rows = rows_of(clips, ws)
+        seconds = [row["frame_s"] for row in rows if row["asset_id"]]
+        assert 1 <= len(seconds) < 2_500 and seconds == [number / 25 for number in range(len(seconds))]
+        (bad,) = [row for row in rows if row["reason"]]
+        assert (bad["reason"], bad["detail"]) == ("timeout", "not decoded to its end within 0.4 s (video.max_seconds)")
+    with opened(tmp_path / "root", video={"interval_s": 50.0}) as ws:
+        manifest, _ = rows_of(clips, ws)
+        assert (manifest.assets, manifest.rejected) == (2, 0)  # at 0 and 50 s of 100; read again under the other limit
 
 
 def test_a_live_photo_is_one_capture(clips: Path, ws: Workspace) -> None:

@@ -27,6 +27,7 @@ SCENES = ((1, 50), (2, 40), (3, 60))  # (seed, frames): cuts at 50 / 25 = 2.0 s 
 SIZE = (160, 120)
 LIMIT = 10**6
 SECOND = Sampling(interval_s=1.0)
+SECOND_NS = 10**9
 BY_SCENE = Sampling("scenes")
 FAST = {"libx264": {"preset": "ultrafast", "x264-params": "keyint=25"}, "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"}}
 KINDS = {  # suffix: codec, pixel format, name of the container, name of the codec
@@ -194,6 +195,20 @@ def test_more_frames_than_the_limit_end_with_too_large(clips: dict[str, Path]) -
     assert len(shown) == 4
     assert broken is not None and broken.reason == Reason.TOO_LARGE and broken.time_ns == 4 * 10**9
     assert run(clips["a.mp4"], Sampling(interval_s=1.0, max_frames=6))[1] is None  # exactly as many as there are
+
+
+def test_every_packet_shows_life_and_a_watch_that_gives_up_ends_the_video(clips: dict[str, Path]) -> None:
+    left = 60  # packets; one a frame, in their order here, and the first of them is decoded by opening
+
+    def watch() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Undecodable(Reason.TIMEOUT, "enough")
+
+    with open_video(clips["mjpeg.avi"], LIMIT, watch) as video:
+        *shown, end = video.frames(SECOND)
+    assert [frame.time_ns // 10**9 for frame in shown] == [0, 1, 2] and end == Broken(Reason.TIMEOUT, "enough", 58 * SECOND_NS // 25)
 
 
 def test_times_that_go_back_are_put_right(tmp_path: Path) -> None:
