@@ -184,8 +184,8 @@ class IngestTables:
     def count(self, previous: Path | None, burst_gap_s: float = 0.0) -> Counts:
         """Counts over the union of known and read rows; `removed` and `moved` against the previous manifest of the same sources.
 
-        Raises DiscoveryError when they do not add up: see `_check_accounts`. What a row owes to others of the same listing is found anew each time: its capture, its burst (pictures of one camera and
-        folder at most burst_gap_s apart; 0: none), and what lists and sidecars say of it. What the previous manifest knew at or below an
+        Raises DiscoveryError when they do not add up: see `_check_accounts`. What a row owes to others of the same listing is found anew each
+        time: its capture, its burst (pictures of one camera and folder at most burst_gap_s apart; 0: none), and what lists and sidecars say of it. What the previous manifest knew at or below an
         address that cannot be looked at now is kept, beside the rejection of that address, and is not counted as gone.
         """
         self._find_kept(previous)

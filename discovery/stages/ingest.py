@@ -57,7 +57,7 @@ def ingest(sources: Sequence[str], ws: Workspace) -> Manifest:
 
     An unchanged listing returns the manifest it already has, unless rows in it failed for a reason that may pass (`unreadable`,
     `vanished`), which are then tried again. Unchanged objects are taken over from earlier manifests without reading a byte; a killed
-    ingest goes on where it was, and so does one whose source went down in the middle. Memory: `ingest.listing_memory_bytes`, plus at
+    ingest goes on where it was, and so does one whose source went down in the middle. Memory above the start: about `ingest.listing_memory_bytes`, plus at
     most `ingest.max_bytes` of pictures and archive members under way, plus the decoder processes, however long the listing. Raises SourceNotFound,
     AccessDenied, StorageError, StorageFull. Tally: ingest.unchanged, ingest.objects_read, ingest.bytes_read, ingest.new_assets,
     ingest.removed, ingest.moved.
