@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import kill_chain
-from benchmarks.kill_chain import SHARD, differences, finish, start
+from benchmarks.kill_chain import LISTED, SHARD, differences, finish, start
 from discovery.config import Config
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
@@ -33,7 +33,9 @@ def killed_after(mark: str, pictures: Path, root: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    "mark", ["ingest: 50 listed", "ingest: 50 of 50", f"measure: {SHARD} of", f"embed_shard: {2 * SHARD} of", "dedupe:", "index: building"]
+    "mark",
+    [f"ingest: {LISTED} listed", f"ingest: {LISTED} of {LISTED}", f"measure: {SHARD} of", f"embed_shard: {2 * SHARD} of", "dedupe:", "index: building",
+     "curate:", "publish: discovered@1"],
 )
 def test_a_killed_run_is_finished_by_the_next(mark: str, chain_pictures: Path, undisturbed: dict[str, object], tmp_path: Path) -> None:
     assert killed_after(mark, chain_pictures, tmp_path), f"no progress line says {mark!r}"

@@ -13,7 +13,7 @@ from zlib import crc32
 import pytest
 import s3fs
 
-from benchmarks.kill_chain import PICTURES, SHARD, Failed, differences, finish, start
+from benchmarks.kill_chain import ASSETS, LISTED, SHARD, Failed, differences, finish, start
 from discovery.config import Config
 from discovery.workspace import open_workspace
 from tests.contracts.s3_server import CREDENTIALS, s3_server
@@ -84,7 +84,7 @@ def test_a_server_that_dies_and_returns_costs_nothing(place: str, bucket: Bucket
     assert differences(bucket.config, finish(SOURCE, ROOT, bucket.environ), undisturbed) == []
 
 
-@pytest.mark.parametrize("mark", ["ingest: 50 listed", "embed_shard: 16 of", "index: building"])
+@pytest.mark.parametrize("mark", [f"ingest: {LISTED} listed", "embed_shard: 16 of", "index: building"])
 def test_a_run_killed_over_a_bucket_is_finished_by_the_next(mark: str, bucket: Bucket, undisturbed: dict[str, object]) -> None:
     process = start(SOURCE, ROOT, bucket.environ)
     assert process.stderr is not None
@@ -116,7 +116,7 @@ def test_a_server_that_is_killed_and_started_on_its_folder_has_lost_nothing(
         config = Config(root=ROOT).replace(s3={"endpoint_url": server.url})
         with open_workspace(config, map_shards=map) as ws:
             shards = ws.store.committed_keys("embed_shard")
-            assert 2 <= len(shards) < PICTURES // SHARD  # of what was told of as written, all is there
+            assert 2 <= len(shards) < ASSETS // SHARD  # of what was told of as written, all is there
         assert differences(config, finish(chain_pictures, ROOT, environ), undisturbed) == []
         with open_workspace(config, map_shards=map) as ws:
             assert set(ws.store.committed_keys("embed_shard")) > set(shards)  # the next run went on from them
