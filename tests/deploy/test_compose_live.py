@@ -237,7 +237,7 @@ def test_a_request_runs_through_every_part(deployment: Deployment, bucket: Any) 
     assert run["info"]["status"] == "FINISHED"
     assert [path for path in bucket.find("discovery/mlflow") if path.endswith("gallery.html")]
     assert b"<figure>" in _artifact(deployment, published["mlflow_run_id"], "gallery.html")
-    assert _loaded_by_workers(deployment, "discovery.stages.embed") and _loaded_by_workers(deployment, "timm")
+    assert _loaded_by_workers(deployment, "discovery.stages.embed_shard") and _loaded_by_workers(deployment, "timm")
 
 
 def _artifact(deployment: Deployment, run_id: str, path: str) -> bytes:
