@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from discovery.adapters.allocator import ONE_ARENA
 from discovery.adapters.cores import available_cores
 from discovery.config import DaskConfig
 from discovery.errors import DiscoveryError, SchedulerUnreachable
@@ -185,6 +186,7 @@ class LazyDaskMap:
 
 def local_cluster(workers: int, gpus: list[str]) -> SpecCluster:
     """Worker processes of one thread on loopback, each with its share of the cores, and of the GPUs one each, round robin."""
+    import dask.config
     from distributed import Nanny, Scheduler, SpecCluster
 
     threads = str(max(1, available_cores() // workers))
@@ -199,7 +201,10 @@ def local_cluster(workers: int, gpus: list[str]) -> SpecCluster:
         }  # fmt: skip
         specs[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}}
-    return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=40)
+    before_start = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **ONE_ARENA}
+    # the profiler stops all threads 100 times a second, for a dashboard that there is not
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": before_start, "distributed.worker.profile.enabled": False}):
+        return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=40)
 
 
 def visible_gpus(folder: Path = NVIDIA_GPUS) -> list[str]:

@@ -22,6 +22,8 @@ from typing import Any
 
 import httpx
 
+from discovery.adapters.allocator import ONE_ARENA
+from discovery.adapters.cores import available_cores
 from discovery.adapters.embedded import made_whole
 from discovery.adapters.mlflow_tracking import create_embedded
 from discovery.airflow.client import AirflowClient
@@ -196,12 +198,12 @@ class Stack:
 
     def _start_dask(self, environment: dict[str, str]) -> None:
         address = f"127.0.0.1:{self.dask_port}"
-        environment = {**environment, "OMP_NUM_THREADS": "1"}
+        environment = {**environment, "OMP_NUM_THREADS": "1", **ONE_ARENA}
         # without a dashboard both still answer HTTP (metrics, health), and on 0.0.0.0 unless told where
         loopback = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
         scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", f"tcp://{address}", *loopback]
         self._start("dask-scheduler", scheduler, environment)
-        workers = str(self.config.dask.workers or os.cpu_count() or 1)
+        workers = str(self.config.dask.workers or available_cores())
         scratch = self.home / "dask"
         scratch.mkdir(exist_ok=True)
         worker = [

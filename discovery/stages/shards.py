@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from discovery.workspace import Workspace
 
 SHARDS_A_WORKER = 8  # so that the last ones end together, whatever the workers' speeds
 SMALLEST_SHARD, LARGEST_SHARD = 64, 8192  # assets: the larger one's vectors of 1,280 dimensions are 42 MB
+WHOLE = 16  # sizes are multiples of it, so that no shard but the last ends in a batch filled up with zeros (CPU batches have 16)
 
 Shard = MeasureShard | EmbeddingShard
 ShardT = TypeVar("ShardT", MeasureShard, EmbeddingShard)
@@ -84,20 +86,20 @@ def fill_missing(
     ws.tally[f"{kind.stage}.reused"] += len(needed) - len(missing)
     if not missing:
         return _used(holder, needed)
-    width = getattr(ws.map_shards, "width", lambda units: 1)(-(-len(missing) // SMALLEST_SHARD))
-    size = ws.config.dask.shard_assets or max(SMALLEST_SHARD, min(LARGEST_SHARD, -(-len(missing) // (SHARDS_A_WORKER * width))))
+    most = max(1, len(missing) // SMALLEST_SHARD)
+    width = min(most, getattr(ws.map_shards, "width", lambda units: 1)(most))
+    sizes = shard_sizes(len(missing), width, ws.config.dask.shard_assets)
     created_at = ws.clock()
     given: dict[str, list[str]] = {}  # assets of the units that are under way
 
     def tasks() -> Iterator[ShardTask]:
-        for start in range(0, len(missing), size):
-            ids = missing[start : start + size]
+        for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
+            ids = missing[end - size : end]
             key = stage_key(kind.stage, kind.version, {"producer": producer}, ids)
             given[key] = ids
             yield ShardTask(ws.config, key, producer, tuple((i, needed[i]) for i in ids), created_at, -(-len(missing) // width))
 
-    shards = -(-len(missing) // size)
-    ws.report(f"{kind.stage}: {len(missing):,} assets in {shards:,} shards, {len(needed) - len(missing):,} known")
+    ws.report(f"{kind.stage}: {len(missing):,} assets in {len(sizes):,} shards, {len(needed) - len(missing):,} known")
     done = 0
     started = time.perf_counter()
     for shard in ws.map_shards(run, tasks()):
@@ -113,6 +115,20 @@ def fill_missing(
         left = f", {(len(missing) - done) / rate:,.0f} s left" if done < len(missing) else ""
         ws.report(f"{kind.stage}: {done:,} of {len(missing):,}, {rate:,.1f} a second{left}")
     return _used(holder, needed)
+
+
+def shard_sizes(assets: int, width: int, wanted: int = 0) -> list[int]:
+    """Sizes of the shards of so many assets (at least 1) on `width` workers: the same number of shards for each, as equal as may be.
+
+    wanted: all but the last have this size, when it is given.
+    """
+    if wanted:
+        return [min(wanted, assets - start) for start in range(0, assets, wanted)]
+    a_worker = max(1, min(SHARDS_A_WORKER, assets // (SMALLEST_SHARD * width)))
+    count = width * max(a_worker, -(-assets // (LARGEST_SHARD * width)))
+    wholes = -(-assets // WHOLE)
+    bounds = [min(assets, WHOLE * (number * wholes // count)) for number in range(count + 1)]
+    return [end - start for start, end in itertools.pairwise(bounds) if end > start]
 
 
 def _used(holder: dict[str, ShardT], needed: dict[str, str]) -> list[ShardT]:

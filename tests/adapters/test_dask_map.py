@@ -1,6 +1,7 @@
 """Shards on Dask: workers and schedulers may die, few units are in flight, an end before the end leaves nothing running."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from discovery.adapters.allocator import keep_freed_memory
 from discovery.adapters.dask_map import IN_FLIGHT, LazyDaskMap, visible_gpus
 from discovery.config import DaskConfig
 from discovery.errors import InvalidInput, SchedulerUnreachable
@@ -27,6 +29,15 @@ def process(number: int) -> int:
 
 def environment(number: int) -> tuple[str, str]:
     return os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
+def faults_of_a_block_used_before(number: int) -> int:
+    """Pages that the kernel must give for a block of an activation's size, when one like it was just freed."""
+    assert keep_freed_memory()
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        b"x" * (80 * 2**20)
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
 
 def die_once(marker: str) -> str:
@@ -90,6 +101,10 @@ def test_results_come_from_other_processes_as_they_finish(local):
 
 
 @pytest.mark.live
+def test_a_worker_keeps_the_memory_of_activations(local):
+    assert max(local(faults_of_a_block_used_before, range(4))) < 1000  # of 20,480
+
+
 def test_few_units_are_taken_before_there_is_room_for_them(local):
     taken, furthest = 0, 0
 
