@@ -1,7 +1,8 @@
 """Embedding end to end against what bounds it and against a DataLoader loop: one run, the same pictures, the same model.
 
     forward     the encoder alone on pictures that are ready, on every core, or on the GPU
-    decode      read + decode + resize alone, a plain loop on every core
+    decode      read + decode + resize alone, a bare loop of the encoder's own preprocessing on every core
+    Pillow      the same as one writes it with Pillow alone: open, draft, resize, crop
     ours        `discovery` from a manifest to committed Parquet shards, on its workers, which have started before
     zero cost   the same with an encoder that computes nothing: what reading, decoding, batching and writing cost
     DataLoader  torch's, with workers that stay, timm's own transform, batches of 64, pinned and autocast on a GPU; the best of three
@@ -39,7 +40,7 @@ import numpy as np
 from discovery.adapters import encoders
 from discovery.adapters.cores import available_cores
 from discovery.adapters.dask_map import LazyDaskMap
-from discovery.adapters.encoder_spec import EncoderSpec, crop_views
+from discovery.adapters.encoder_spec import EncoderSpec, crop_views, fitted_size
 from discovery.adapters.torchvision_compat import import_timm
 from discovery.config import Config, DaskConfig, EncoderConfig, S3Config
 from discovery.stages.embed_shard import embed_shard
@@ -48,7 +49,7 @@ from discovery.types import EmbeddingShard
 from discovery.workspace import open_workspace
 
 KINDS = {"12 MP JPEG": (4000, 3000, "JPEG"), "500 x 375 JPEG": (500, 375, "JPEG"), "500 x 375 PNG": (500, 375, "PNG")}
-PICTURES = {"12 MP JPEG": 160, "500 x 375 JPEG": 640, "500 x 375 PNG": 480}  # of one slice of a round
+PICTURES = {"12 MP JPEG": 160, "500 x 375 JPEG": 960, "500 x 375 PNG": 640}  # of one slice of a round
 PEER_BATCH = 64
 
 
@@ -136,6 +137,21 @@ def decode_files(config: EncoderConfig, files: list[Path]) -> int:
     return len(files)
 
 
+def decode_with_pillow(config: EncoderConfig, files: list[Path]) -> int:
+    """The bare loop with Pillow alone, at the smallest DCT scale that serves."""
+    from PIL import Image
+
+    spec = encoders.load_encoder(config, S3Config()).spec
+    for file in files:
+        with Image.open(file) as image:
+            image.draft("RGB", (spec.resize_px, spec.resize_px))
+            width, height = fitted_size(*image.size, spec)
+            resized = image.convert("RGB").resize((width, height), Image.Resampling[spec.interpolation.upper()])
+            left, top = (width - spec.input_px) // 2, (height - spec.input_px) // 2
+            np.asarray(resized.crop((left, top, left + spec.input_px, top + spec.input_px)))
+    return len(files)
+
+
 def forward(config: EncoderConfig, pictures: int) -> int:
     """The encoder on pictures that are ready; how many were done."""
     encoder = encoders.load_encoder(config, S3Config())
@@ -161,9 +177,9 @@ class Bare:
         """Pictures per second."""
         return self._rate(forward, [pictures // self.forward_processes] * self.forward_processes)
 
-    def decode(self, files: list[Path]) -> float:
+    def decode(self, files: list[Path], loop: Callable[..., int] = decode_files) -> float:
         """Pictures per second."""
-        return self._rate(decode_files, [files[part :: self.cores] for part in range(self.cores)])
+        return self._rate(loop, [files[part :: self.cores] for part in range(self.cores)])
 
     def _rate(self, function: Callable[..., int], parts: list[Any]) -> float:
         started = time.perf_counter()
@@ -291,6 +307,7 @@ def main() -> None:
                 forward_rate, decode_rate = bare.forward(int(256 * share)), bare.decode(files)
                 rate, seconds = own.embed(paths)
                 peer, (ceiling, _) = loop.embed(folder / "peer.parquet"), own.embed(paths, for_nothing=True)
+                pillow = bare.decode(files, decode_with_pillow)
                 decode_rate = (decode_rate + bare.decode(files)) / 2
                 forward_rate = (forward_rate + bare.forward(int(256 * share))) / 2
                 shared = 1 / (1 / forward_rate + 1 / decode_rate)
@@ -298,12 +315,13 @@ def main() -> None:
                     "ours / bound": rate / (min(forward_rate, decode_rate) if on_gpu else shared),
                     "ours / min(forward, decode)": rate / min(forward_rate, decode_rate),
                     "zero cost / decode": ceiling / decode_rate,
+                    "zero cost / Pillow": ceiling / pillow,
                     "ours / DataLoader": rate / peer,
                 }.items():
                     ratios.setdefault(name, []).append(ratio)
                 spent = {name: spent.get(name, 0.0) + value for name, value in seconds.items()}
                 print(
-                    f"  forward {forward_rate:,.1f}  decode {decode_rate:,.1f}  ours {rate:,.1f}  zero cost {ceiling:,.1f}  "
+                    f"  forward {forward_rate:,.1f}  decode {decode_rate:,.1f}  Pillow {pillow:,.1f}  ours {rate:,.1f}  zero cost {ceiling:,.1f}  "
                     f"DataLoader {peer:,.1f} images/s",
                     flush=True,
                 )

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 READ_AHEAD_BYTES = 256 * 2**20  # of objects that were read and not yet decoded, by their mean size so far
+SPAN_S, LONGEST_SPAN = 0.002, 8  # rows that are read in less go to a thread several at a time: its turn costs as much
 
 
 @dataclass
@@ -46,6 +47,7 @@ class ReadAhead:
         self._most_in_flight, self._fewest_in_flight = 2 * (readers + workers), workers + 1
         self._changed = threading.Condition()
         self._allowed = self._submitted = self._finished = 0
+        self._is_left = False
         self._bytes_read = self._objects_read = 0
         self._is_done = bytearray(rows)
         self._done_before = 0  # all rows before this one are done
@@ -56,7 +58,7 @@ class ReadAhead:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._changed:
-            self._rows = self._submitted  # nothing new
+            self._rows, self._is_left = self._submitted, True  # nothing new
         self._readers.shutdown(cancel_futures=True)
         self._workers.shutdown(cancel_futures=True)
 
@@ -78,40 +80,52 @@ class ReadAhead:
 
     def _start_more(self) -> None:
         with self._changed:
-            start = self._submitted
-            mean = self._bytes_read / self._objects_read if self._objects_read else 0.0
-            by_bytes = int(READ_AHEAD_BYTES / mean) if mean else self._most_in_flight
-            in_flight = max(self._fewest_in_flight, min(self._most_in_flight, by_bytes))
-            if self._error is None:
-                self._submitted = max(start, min(self._allowed, self._rows, self._finished + in_flight))
-            for row in range(start, self._submitted):
-                self._readers.submit(self._do_read, row)
+            start, mean, span = self._submitted, 0.0, 1
+            if self._objects_read:
+                mean = self._bytes_read / self._objects_read
+                span = max(1, min(LONGEST_SPAN, int(SPAN_S * self._objects_read / max(self.seconds.read_s, 1e-6))))
+            most = span * self._most_in_flight
+            in_flight = max(self._fewest_in_flight, min(most, int(READ_AHEAD_BYTES / mean) if mean else most))
+            end = min(self._allowed, self._rows)
+            room = self._finished + in_flight - start
+            if self._error is not None or end <= start or (room < min(span, end - start) and self._finished < start):
+                return  # nothing to start, or what is under way makes room for a whole span
+            self._submitted = min(end, start + max(room, 1))
+            for first in range(start, self._submitted, span):
+                self._readers.submit(self._do_read, range(first, min(first + span, self._submitted)))
 
-    def _do_read(self, row: int) -> None:
+    def _do_read(self, rows: range) -> None:
+        data: list[bytes] = []
         started = time.perf_counter()
         try:
-            data = self._read(row)
+            for row in rows:
+                if self._is_left:
+                    return
+                data.append(self._read(row))
         except BaseException as error:  # raised again where the caller waits
             self._fail(error)
             return
         with self._changed:
             self.seconds.read_s += time.perf_counter() - started
-            self._bytes_read += len(data)
-            self._objects_read += 1
-        with contextlib.suppress(RuntimeError):  # being left: nobody waits for this row
-            self._workers.submit(self._do_work, row, data)
+            self._bytes_read += sum(map(len, data))
+            self._objects_read += len(data)
+        with contextlib.suppress(RuntimeError):  # being left: nobody waits for these rows
+            self._workers.submit(self._do_work, rows, data)
 
-    def _do_work(self, row: int, data: bytes) -> None:
+    def _do_work(self, rows: range, data: list[bytes]) -> None:
         started = time.perf_counter()
         try:
-            self._work(row, data)
+            for row, one in zip(rows, data, strict=True):
+                if self._is_left:
+                    return
+                self._work(row, one)
         except BaseException as error:  # raised again where the caller waits
             self._fail(error)
             return
         with self._changed:
             self.seconds.decode_s += time.perf_counter() - started
-            self._finished += 1
-            self._is_done[row] = 1
+            self._finished += len(rows)
+            self._is_done[rows.start : rows.stop] = b"\x01" * len(rows)
             moved = self._done_before
             while moved < len(self._is_done) and self._is_done[moved]:
                 moved += 1

@@ -73,6 +73,28 @@ def test_large_objects_are_read_few_at_a_time(monkeypatch):
     assert max(most) <= 2 * (16 + 2)
 
 
+@pytest.mark.parametrize(("read_s", "turns_taken"), [(0.0, range(125, 500)), (0.004, range(900, 1001))])
+def test_what_is_read_at_once_is_handed_over_several_rows_at_a_time(monkeypatch, read_s, turns_taken):
+    turns, rows = [], []
+    work_span = ReadAhead._do_work
+    monkeypatch.setattr(ReadAhead, "_do_work", lambda self, span, data: (turns.append(len(span)), work_span(self, span, data)))
+
+    def read(row: int) -> bytes:
+        time.sleep(read_s)
+        return b"x"
+
+    def work(row: int, data: bytes) -> None:
+        time.sleep(0.0005)  # as a decoder, without the GIL
+        rows.append(row)
+
+    with ReadAhead(read, work, 1000, readers=8, workers=1) as ahead:
+        for before in range(0, 1000, 40):
+            ahead.allow(before + 80)
+            ahead.wait_until(before + 40)
+    assert sorted(rows) == list(range(1000)) and sum(turns) == 1000
+    assert len(turns) in turns_taken
+
+
 def test_cores_are_those_of_the_containers_quota(tmp_path, monkeypatch):
     everything = available_cores(tmp_path / "none")
     for text, cores in (("max 100000\n", everything), ("100000 100000\n", 1), ("50000 100000\n", 1), ("nonsense", everything)):

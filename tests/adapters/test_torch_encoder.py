@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from discovery.adapters.encoder_spec import crop_views
+from discovery.adapters.encoder_spec import crop_views, resize
 from discovery.adapters.encoders import load_encoder
 from discovery.adapters.torch_encoder import PROBE_COSINE_DISTANCE, TorchEncoder
 from discovery.adapters.torchvision_compat import import_timm
@@ -33,6 +33,18 @@ def weights(tmp_path_factory):
 
 def encoder_of(weights, name: str, **settings: object) -> TorchEncoder:
     return load_encoder(EncoderConfig(name=name, weights=weights(name), **settings), S3Config())
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+def test_pictures_are_resized_as_pillow_does_within_a_level_or_two(interpolation):
+    rng = np.random.default_rng(5)
+    for width, height, to_width, to_height in ((500, 375, 341, 256), (90, 60, 384, 256), (1301, 257, 1295, 256), (3000, 40, 19_200, 256)):
+        pixels = np.concatenate([rng.integers(0, 256, (height // 2, width, 3)), np.full((height - height // 2, width, 3), 255)])
+        image = Image.fromarray(pixels.astype(np.uint8))
+        theirs = np.asarray(image.resize((to_width, to_height), Image.Resampling[interpolation.upper()])).astype(int)
+        difference = np.abs(resize(image, to_width, to_height, interpolation) - theirs)
+        assert difference.max() <= 2 and difference.mean() < 0.01
+        assert interpolation != "lanczos" or not difference.any()
 
 
 def test_the_probe_pictures_are_ten_different_ones_and_the_same_everywhere():
