@@ -384,13 +384,13 @@ class _Reader:
 
     def _video_rows(self, item: Listed, uri: str, path: Path) -> Iterator[Row]:
         """A row for each frame that is taken, and one for what is missing at the end; frames are always kept, since only decoding finds them."""
-        with translated(f"Reading {uri}"):
-            video_id = file_sha256(path)
+        with _reading(item.object_uri), translated(f"Reading {uri}"):
+            video_id, size_bytes = file_sha256(path), path.stat().st_size
         config = self.ws.config
         sampling = Sampling(config.video.sampling, config.video.interval_s, config.video.scene_threshold, config.video.max_frames)
         for facts, webp, jpeg in self.decoders.examine_video(path, video_id, sampling):
             if "reason" in facts:
-                yield self._rejected(item, facts["reason"], facts["detail"]) | self._address(uri, path.stat().st_size)
+                yield self._rejected(item, facts["reason"], facts["detail"]) | self._address(uri, size_bytes)
                 continue
             row = self._empty(item) | self._address(frame_uri(uri, facts["frame_s"]), len(jpeg))
             self.ws.store.put_asset(facts["asset_id"], jpeg)

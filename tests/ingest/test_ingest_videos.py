@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -24,6 +25,7 @@ from discovery.addressing import file_sha256, frame_id, matches
 from discovery.config import Config
 from discovery.pipeline import run_pipeline
 from discovery.spec import parse_spec
+from discovery.stages import ingest as ingest_module
 from discovery.stages.curate import curate
 from discovery.stages.ingest import ingest
 from discovery.stages.search import search
@@ -172,6 +174,21 @@ def test_a_video_that_takes_too_long_altogether_gives_what_there_is_and_says_so(
     with opened(tmp_path / "root", video={"interval_s": 50.0}) as ws:
         manifest, _ = rows_of(clips, ws)
         assert (manifest.assets, manifest.rejected) == (2, 0)  # at 0 and 50 s of 100; read again under the other limit
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.zip", "a.tar"])
+def test_a_large_object_that_vanishes_as_it_is_opened_costs_itself(name: str, clips: Path, ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    (clips / "b.jpg").write_bytes(photo())
+    (clips / name).write_bytes(b"some bytes, which nobody will see")
+
+    @contextmanager
+    def vanishing(*arguments: object) -> Iterator[Path]:
+        (clips / name).unlink()
+        yield clips / name
+
+    monkeypatch.setattr(ingest_module, "local_copy", vanishing)
+    manifest, _ = rows_of(clips, ws)
+    assert (manifest.assets, manifest.rejections) == (1, {"vanished": 1})
 
 
 def test_a_live_photo_is_one_capture(clips: Path, ws: Workspace) -> None:
