@@ -49,7 +49,7 @@ from discovery.types import EmbeddingShard
 from discovery.workspace import open_workspace
 
 KINDS = {"12 MP JPEG": (4000, 3000, "JPEG"), "500 x 375 JPEG": (500, 375, "JPEG"), "500 x 375 PNG": (500, 375, "PNG")}
-PICTURES = {"12 MP JPEG": 160, "500 x 375 JPEG": 960, "500 x 375 PNG": 640}  # of one slice of a round
+PICTURES = {"12 MP JPEG": 320, "500 x 375 JPEG": 960, "500 x 375 PNG": 640}  # of one slice of a round
 PEER_BATCH = 64
 
 
