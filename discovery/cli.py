@@ -187,6 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--unlike", action="append", default=[], help="an example to stay away from")
     search.add_argument("--image", action="append", default=[], type=Path, help="a picture file as example")
     search.add_argument("--text", action="append", default=[], help="words as example, where the encoder has a text tower")
+    search.add_argument("--box", default="", metavar="X,Y,W,H", help="of the one example, this part alone; pixels of the upright picture")
     search.add_argument("--where", default="", help="SQL expression over the asset table")
     search.add_argument("-k", type=int, default=10)
     computing(search)
@@ -370,12 +371,13 @@ def _maintain(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 def _search(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.adapters.decode import Undecodable
+    from discovery.stages.query import Box
     from discovery.stages.search import search
 
     try:
         answer = search(
             ws, like=[*options.asset, *options.like], unlike=options.unlike, images=options.image, texts=options.text,
-            where=options.where, k=options.k,
+            box=Box.parse(options.box) if options.box else None, where=options.where, k=options.k,
         )  # fmt: skip
     except Undecodable as error:
         raise InvalidInput(

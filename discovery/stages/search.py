@@ -17,8 +17,8 @@ from discovery.errors import InvalidInput, UnknownRecord
 from discovery.stages.asset_table import asset_table
 from discovery.stages.history import current_snapshot, embedding_sets
 from discovery.stages.index import open_segment, search_segments
-from discovery.stages.query import encode_queries
-from discovery.stages.shards import load_vectors
+from discovery.stages.query import Box, cut, encode_queries
+from discovery.stages.shards import load_vectors, read_asset
 from discovery.types import IndexSnapshot
 from discovery.workspace import Workspace
 
@@ -49,13 +49,14 @@ def search(
     unlike: Sequence[str] = (),
     images: Sequence[Path] = (),
     texts: Sequence[str] = (),
+    box: Box | None = None,
     where: str = "",
     k: int = 10,
 ) -> SearchAnswer:
     """The k nearest assets to the mean of the examples, minus the mean of the counter-examples.
 
     like, unlike: asset ids or prefixes of them. images: picture files that count as examples. texts: words that say what is looked for,
-    where the encoder has a text tower; they count as examples too. where: an SQL expression over the asset table. Examples
+    where the encoder has a text tower; they count as examples too. box: of the only example, an asset or a file, this part alone. where: an SQL expression over the asset table. Examples
     themselves are not among the results. Raises InvalidInput, UnknownRecord, SpecError, EncoderMismatch,
     Undecodable for a file that is no picture.
     """
@@ -68,13 +69,20 @@ def search(
     row_of = {asset_id: row for row, asset_id in enumerate(ids)}
     liked = [_resolve(text, ids) for text in like]
     unliked = [_resolve(text, ids) for text in unlike]
-    positive = [vectors[row_of[asset_id]] for asset_id in liked] + list(encode_queries(images, texts, snapshot, ws))
+    table = asset_table(snapshot, ws, [])
+    uri_of = dict(zip(table["asset_id"].to_pylist(), table["source_uri"].to_pylist(), strict=True))
+    pictures = {str(path): _read_file(path) for path in images}
+    if box is not None:
+        if len(liked) + len(pictures) != 1 or texts:
+            raise InvalidInput("A box is a part of one picture: give it with one --asset, or with one --image.")
+        pictures = pictures or {liked[0]: read_asset(ws.store, liked[0], uri_of[liked[0]])}
+        pictures = {name: cut(data, box) for name, data in pictures.items()}
+    whole = [] if box else [vectors[row_of[asset_id]] for asset_id in liked]
+    positive = whole + list(encode_queries(pictures, texts, snapshot, ws))
     query = np.mean(positive, axis=0)
     if unliked:
         query = query - np.mean([vectors[row_of[asset_id]] for asset_id in unliked], axis=0)
     query = unit_rows(query[None, :].astype(np.float32))
-    table = asset_table(snapshot, ws, [])
-    uri_of = dict(zip(table["asset_id"].to_pylist(), table["source_uri"].to_pylist(), strict=True))
     excluded = {*liked, *unliked}
     present = filter_assets(filter_assets(table, "NOT is_removed"), where)
     allowed = set(present["asset_id"].to_pylist()) if len(present) < len(table) else None
@@ -86,6 +94,12 @@ def search(
         found = _by_index(query, snapshot, allowed, excluded, k, ws)
     latency_ms = (time.perf_counter() - started) * 1000
     return SearchAnswer([SearchResult(i, uri_of[i], round(d, 6)) for i, d in found], round(latency_ms, 3))
+
+
+def _read_file(path: Path) -> bytes:
+    if not path.is_file():
+        raise InvalidInput(f"{path} does not exist.")
+    return path.read_bytes()
 
 
 def _by_index(

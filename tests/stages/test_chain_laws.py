@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from discovery.config import Config
-from discovery.errors import CorruptArtifact, SourceNotFound, SpecError, UnknownRecord
+from discovery.errors import CorruptArtifact, InvalidInput, SourceNotFound, SpecError, UnknownRecord
 from discovery.pipeline import RunResult, run_pipeline
 from discovery.spec import parse_spec
 from discovery.stages.check import check
@@ -22,6 +22,7 @@ from discovery.stages.curate import curate, leaked_members, preview
 from discovery.stages.dedupe import duplicate_groups
 from discovery.stages.ingest import ingest
 from discovery.stages.maintain import maintain
+from discovery.stages.query import Box
 from discovery.stages.score import top_novel
 from discovery.stages.search import search
 from discovery.stages.sweep import sweep
@@ -192,6 +193,34 @@ def test_a_picture_finds_its_near_copies(chain: Chain) -> None:
         assert [r.distance for r in answer.results] == sorted(r.distance for r in answer.results)
     by_file = search(chain.ws, images=[chain.source / "b" / "near-0.jpg"], k=1)
     assert by_file.results[0].distance == pytest.approx(0, abs=1e-3)
+
+
+def test_a_part_of_a_picture_is_searched_by(chain: Chain, tmp_path: Path) -> None:
+    a, b = chain.source / "a" / "02.jpg", chain.source / "b" / "03.jpg"
+    with Image.open(a) as left, Image.open(b) as right:
+        both = Image.new("RGB", (400, 150))
+        both.paste(left, (0, 0))
+        both.paste(right, (200, 0))
+    both.save(tmp_path / "both.png")
+    for box, wanted in ((Box(0, 0, 200, 150), a), (Box(200, 0, 200, 150), b)):
+        nearest = search(chain.ws, images=[tmp_path / "both.png"], box=box, k=1).results[0]
+        assert nearest.source_uri.endswith(wanted.name) and nearest.distance == pytest.approx(0, abs=2e-3)
+    asset_id = nearest.asset_id
+    everything = search(chain.ws, like=[asset_id], box=Box(0, 0, 200, 150), k=5)
+    assert [r.asset_id for r in everything.results] == [r.asset_id for r in search(chain.ws, like=[asset_id], k=5).results]
+    assert asset_id not in [r.asset_id for r in search(chain.ws, like=[asset_id], box=Box(50, 50, 60, 60), k=5).results]
+
+
+def test_a_box_must_lie_within_one_picture(chain: Chain) -> None:
+    some = chain.ws.store.read_table(chain.result.records["curate"])["asset_id"].to_pylist()[:2]
+    with pytest.raises(InvalidInput, match="outside of the picture, which has"):
+        search(chain.ws, like=some[:1], box=Box(100, 100, 5000, 10))
+    for examples in ({"like": some}, {"like": some[:1], "texts": ["snow"]}, {"like": some[:1], "images": [chain.source / "a" / "02.jpg"]}):
+        with pytest.raises(InvalidInput, match="A box is a part of one picture"):
+            search(chain.ws, box=Box(0, 0, 10, 10), **examples)
+    for text in ("1,2,3", "a,b,c,d", "-1,0,5,5", "0,0,0,5", ""):
+        with pytest.raises(InvalidInput, match=r"A box (is x,y,w,h|has its corner)"):
+            Box.parse(text)
 
 
 def test_a_filtered_search_returns_only_what_passes(chain: Chain) -> None:
