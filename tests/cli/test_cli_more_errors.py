@@ -80,6 +80,7 @@ def test_an_unknown_asset_and_other_wrong_searches(discovery, indexed, tmp_path)
     assert refused(discovery("search", root=indexed), 2, "Nothing to search for")
     assert refused(discovery("search", "--image", "none.jpg", root=indexed), 2, "none.jpg does not exist")
     assert refused(discovery("search", "--image", "text.jpg", root=indexed), 2, "unsupported_format")
+    assert refused(discovery("search", "--image", "none.jpg", "--box", "1,2,3", root=indexed), 2, "A box is x,y,w,h in pixels")
     assert refused(discovery("verify", "ffff", root=indexed), 2, "No record starts with")
 
 
