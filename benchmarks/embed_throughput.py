@@ -118,7 +118,7 @@ def start_worker(config: EncoderConfig) -> None:
     """One core and the model."""
     os.environ["OMP_NUM_THREADS"] = "1"
     warnings.simplefilter("ignore")
-    load_encoder(config)
+    encoders.load_encoder(config, S3Config())
 
 
 def load_encoder(config: EncoderConfig) -> None:
@@ -167,23 +167,36 @@ class Bare:
     def __init__(self, config: EncoderConfig, *, on_gpu: bool) -> None:
         self.config, self.cores = config, available_cores()
         self.forward_processes = 1 if on_gpu else self.cores
-        self.pool = ProcessPoolExecutor(self.cores, multiprocessing.get_context("spawn"), start_worker, (config,))
-        self._each(time.sleep, [0.5] * self.cores)  # all have started
-
-    def _each(self, function: Callable[..., Any], *parts: list[Any]) -> list[Any]:
-        return list(self.pool.map(function, *parts))
+        decoding = config if config.decoder == "nvjpeg" else config.model_copy(update={"device": "cpu"})
+        self.decoding = decoding  # many processes, which must not fill the GPU's memory
+        self.pool, self.gpu_pool = _started(self.cores, decoding), _started(1, config) if on_gpu else None
+        self.forward(self.forward_processes)  # one batch each, which does not count
+        self.decode([])
 
     def forward(self, pictures: int) -> float:
         """Pictures per second."""
-        return self._rate(forward, [pictures // self.forward_processes] * self.forward_processes)
+        return self._rate(self.gpu_pool or self.pool, forward, self.config if self.gpu_pool else self.decoding, [pictures // self.forward_processes] * self.forward_processes)
 
     def decode(self, files: list[Path], loop: Callable[..., int] = decode_files) -> float:
         """Pictures per second."""
-        return self._rate(loop, [files[part :: self.cores] for part in range(self.cores)])
+        return self._rate(self.pool, loop, self.decoding, [files[part :: self.cores] for part in range(self.cores)])
 
-    def _rate(self, function: Callable[..., int], parts: list[Any]) -> float:
+    def close(self) -> None:
+        """End the processes."""
+        self.pool.shutdown()
+        if self.gpu_pool:
+            self.gpu_pool.shutdown()
+
+    @staticmethod
+    def _rate(pool: ProcessPoolExecutor, function: Callable[..., int], config: EncoderConfig, parts: list[Any]) -> float:
         started = time.perf_counter()
-        return float(sum(self._each(function, [self.config] * len(parts), parts)) / (time.perf_counter() - started))
+        return float(sum(pool.map(function, [config] * len(parts), parts)) / (time.perf_counter() - started))
+
+
+def _started(processes: int, config: EncoderConfig) -> ProcessPoolExecutor:
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start_worker, (config,))
+    list(pool.map(time.sleep, [0.5] * processes))
+    return pool
 
 
 class Ours:
@@ -329,7 +342,7 @@ def main() -> None:
                 print(f"  {name}: median {statistics.median(found):.3f}, from {min(found):.3f} to {max(found):.3f}")
             print(f"  seconds of our workers: {json.dumps({name: round(value, 1) for name, value in spent.items()})}", flush=True)
         own.spread.close()
-        bare.pool.shutdown()
+        bare.close()
 
 
 if __name__ == "__main__":

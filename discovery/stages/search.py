@@ -56,8 +56,8 @@ def search(
     """The k nearest assets to the mean of the examples, minus the mean of the counter-examples.
 
     like, unlike: asset ids or prefixes of them. images: picture files that count as examples. texts: words that say what is looked for,
-    where the encoder has a text tower; they count as examples too. box: of the only example, an asset or a file, this part alone. where: an SQL expression over the asset table. Examples
-    themselves are not among the results. Raises InvalidInput, UnknownRecord, SpecError, EncoderMismatch,
+    where the encoder has a text tower; they count as examples too. box: of the only example, an asset or a file, this part
+    alone. where: an SQL expression over the asset table. Examples themselves are not among the results. Raises InvalidInput, UnknownRecord, SpecError, EncoderMismatch,
     Undecodable for a file that is no picture.
     """
     if not like and not images and not texts:
