@@ -127,12 +127,12 @@ class DaskConfig(Section):
 class DedupeConfig(Section):
     """When two assets are the same picture."""
 
-    pdq_max_distance: int = Field(31, ge=0, le=255, description="bits of 256; Facebook's PDQ recommends 31")
+    pdq_max_distance: int = Field(31, ge=0, le=255, description="bits of 256 that propose a pair; Facebook's PDQ recommends 31")
     pdq_min_quality: int = Field(50, ge=0, le=100, description="PDQ of flat pictures is noise; its authors keep quality > 49")
-    min_cosine: float = Field(0.88, ge=-1, le=1, description="embedding similarity that proposes a pair")
-    min_luma_correlation: float = Field(0.96, ge=-1, le=1, description="aligned 32 x 32 luma correlation that confirms it")
-    sure_cosine: float = Field(0.975, ge=-1, le=1, description="from here on a pair may be shifted a little, as by a crop")
-    sure_min_luma_correlation: float = Field(0.85, ge=-1, le=1, description="luma correlation that confirms such a pair")
+    min_luma_correlation: float = Field(0.94, ge=-1, le=1, description="correlation of 16 x 16 luma, in the best of eight turns, that proposes a pair")
+    min_cosine: float = Field(0.88, ge=-1, le=1, description="embedding similarity that proposes a pair, for encoders without a calibration (`discovery dedupe --calibrate`)")
+    max_difference: float = Field(0.04, ge=0, le=1, description="share of what there is to see that may differ when one is laid on the other; `discovery dedupe --labelled` tells what it is worth")
+    min_rich: float = Field(0.04, ge=0, le=1, description="share of the picture that must show detail and agree: two black pictures are no evidence")
 
 
 class NoveltyConfig(Section):

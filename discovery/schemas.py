@@ -64,13 +64,14 @@ MEASURES_COMMON = [
     pa.field("asset_id", ID, nullable=False),
     pa.field("pdq_hash", pa.binary(32), nullable=False),
     pa.field("pdq_quality", pa.int32(), nullable=False),
-    pa.field("luma_32", pa.binary(1024), nullable=False),  # 32 x 32 area means, row by row
+    pa.field("luma_16", pa.binary(256), nullable=False),  # 16 x 16 means, row by row
 ]
+PICTURE = pa.field("picture_64", pa.binary(6144), nullable=False)  # core.measures.small_picture; in the shards, not in quality reports
 
 
 def measures(names: list[str]) -> pa.Schema:
-    """One row an asset: the hashes that find copies, then one float64 column a measure."""
-    return pa.schema([*MEASURES_COMMON, *(pa.field(name, pa.float64(), nullable=False) for name in names)])
+    """One row an asset: what finds copies, what confirms them, then one float64 column a measure."""
+    return pa.schema([*MEASURES_COMMON, PICTURE, *(pa.field(name, pa.float64(), nullable=False) for name in names)])
 
 
 def embeddings(dim: int, value: pa.DataType | None = None) -> pa.Schema:
@@ -101,14 +102,42 @@ QUALITY = pa.schema(
 DUPLICATES = pa.schema(
     [
         pa.field("asset_id", ID, nullable=False),
-        pa.field("group_id", ID, nullable=False),  # asset_id of the keeper
+        pa.field("group_id", ID, nullable=False),  # of the group: stays while the group grows, whoever its keeper is
+        pa.field("keeper_id", ID, nullable=False),  # asset_id of the group's keeper
         pa.field("component_id", ID, nullable=False),  # smallest asset_id connected by any chain of copies
         pa.field("pixel_keeper", ID, nullable=False),  # smallest asset_id with the same pixels
-        pa.field("relation", pa.string(), nullable=False),  # single | keeper | same_pixels | near
+        pa.field("relation", pa.string(), nullable=False),  # single | keeper, or to the keeper: one of core.relations.RELATIONS
+        pa.field("transformation", pa.string(), nullable=False),  # how the keeper became this one, in words; empty where there is none
+        pa.field("kept_because", pa.string(), nullable=False),  # why the keeper is kept; empty for all others
         pa.field("source_rows", pa.int32(), nullable=False),  # how many listed rows hold these bytes
         pa.field("pdq_distance", pa.int32()),  # to the keeper, bits
         pa.field("cosine", pa.float32()),  # similarity to the keeper
-        pa.field("luma_correlation", pa.float32()),
+        pa.field("luma_correlation", pa.float32()),  # of luma, laid on the keeper's; null for single ones and keepers
+        pa.field("difference", pa.float32()),  # what of both is not explained, 0 is equal; null for single ones and keepers
+    ]
+)
+
+PAIRS = pa.schema(  # verified copies, asset_a < asset_b; the geometry is that of core.alignment.Alignment
+    [
+        pa.field("asset_a", ID, nullable=False),
+        pa.field("asset_b", ID, nullable=False),
+        pa.field("relation", pa.string(), nullable=False),  # one of core.relations.RELATIONS
+        pa.field("pdq_distance", pa.int32(), nullable=False),
+        pa.field("cosine", pa.float32(), nullable=False),
+        pa.field("luma_correlation", pa.float32(), nullable=False),
+        pa.field("difference", pa.float32(), nullable=False),
+        pa.field("direction", pa.string(), nullable=False),  # whole | part (b is a part of a) | frame (a is a part of b)
+        pa.field("turn", pa.string(), nullable=False),  # of b, onto a: one of core.alignment.TURNS
+        pa.field("left", pa.float32(), nullable=False),  # of the part in the whole, in shares of its sides
+        pa.field("top", pa.float32(), nullable=False),
+        pa.field("width", pa.float32(), nullable=False),
+        pa.field("height", pa.float32(), nullable=False),
+        pa.field("surround", pa.float32(), nullable=False),
+        pa.field("gamma", pa.float32(), nullable=False),
+        pa.field("gain", pa.float32(), nullable=False),
+        pa.field("offset", pa.float32(), nullable=False),
+        pa.field("is_grey", pa.bool_(), nullable=False),
+        pa.field("is_captioned", pa.bool_(), nullable=False),
     ]
 )
 

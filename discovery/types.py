@@ -224,15 +224,42 @@ class EmbeddingSet(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicateReport(Record):
-    """Groups over everything known up to one manifest. Exact: same bytes or pixels. Near: verified copies."""
+    """Groups over everything known up to one manifest. Exact: same bytes or pixels. Near: verified copies.
+
+    method: id of all that decides whether two assets are copies; verified pairs of an earlier report with the same method were taken
+    over. calibration: id of the calibration that proposed pairs by their vectors; empty when the encoder has none.
+    """
 
     stage: ClassVar[str] = "dedupe"
+    version: ClassVar[int] = 2
     manifest_id: str
     encoder_id: str
+    method: str
+    calibration: str
     assets: int
+    pairs: int
     exact_groups: int
     near_groups: int
     groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateCalibration(Record):
+    """From which similarity on the vectors of an encoder propose a copy, measured on planted copies of `bases` pictures.
+
+    Vectors are whitened before (file "table": mean and axes as of a projection). recall: share of the planted copies that are proposed
+    at `threshold`; it is over `recall_lower_bound` with a confidence of 95 %. proposals_per_asset: pairs at or above it in the library.
+    """
+
+    stage: ClassVar[str] = "calibrate_dedupe"
+    encoder_id: str
+    dim: int
+    bases: int
+    copies: int
+    threshold: float
+    recall: float
+    recall_lower_bound: float
+    proposals_per_asset: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +332,7 @@ class DatasetVersion(Record):
 RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
-        Manifest, IngestPart, MeasureShard, EmbeddingShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport, NoveltyReport, Segment,
+        Manifest, IngestPart, MeasureShard, EmbeddingShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport, DuplicateCalibration, NoveltyReport, Segment,
         IndexSnapshot, DatasetVersion,
     )
 }  # fmt: skip

@@ -100,20 +100,49 @@ def measure_image(rgb: Pixels) -> dict[str, float]:
     return {name: measure(rgb) for name, measure in MEASURES.items()}
 
 
-def luma_thumbnail(rgb: Pixels, size: int = 32) -> NDArray[np.uint8]:
-    """(size * size,) uint8: luma averaged over a size x size grid of equal areas, whatever the picture's shape.
+PICTURE_GRID, CHROMA_GRID, LUMA_GRID = 64, 32, 16
+TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # ITU-R BT.601, as in JPEG
+FROM_YCBCR = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32)
 
-    >>> luma_thumbnail(np.full((5, 7, 3), 255, np.uint8), 2).tolist()
-    [255, 255, 255, 255]
+
+def small_picture(rgb: Pixels) -> NDArray[np.uint8]:
+    """(6144,) uint8: the picture on a square grid of equal areas, whatever its shape: luma 64 x 64, then Cb and Cr 32 x 32, row by row.
+
+    Smaller pictures are interpolated. 6 KB are what two pictures are compared by when they are taken for copies.
+
+    >>> small_picture(np.full((5, 7, 3), 255, np.uint8))[[0, 4095, 4096, 6143]].tolist()
+    [255, 255, 128, 128]
     """
-    y = luma(rgb) * 255.0
-    return np.round(_area_weights(y.shape[0], size) @ y @ _area_weights(y.shape[1], size).T).astype(np.uint8).ravel()
+    pixels = rgb.astype(np.float64)
+    rows, columns = _triangles(rgb.shape[0], PICTURE_GRID), _triangles(rgb.shape[1], PICTURE_GRID)
+    grid = np.stack([rows @ pixels[..., channel] @ columns.T for channel in range(3)], axis=-1)
+    luma_, cb, cr = np.moveaxis(grid @ TO_YCBCR.T, -1, 0)
+    halved = [128.0 + plane.reshape(CHROMA_GRID, 2, CHROMA_GRID, 2).mean(axis=(1, 3)) for plane in (cb, cr)]
+    return np.concatenate([np.clip(np.round(plane), 0, 255).astype(np.uint8).ravel() for plane in (luma_, *halved)])
 
 
-def _area_weights(length: int, size: int) -> NDArray[np.float64]:
-    """(size, length): how much of each input cell lies in each output cell, rows summing to 1."""
-    edges = np.linspace(0, length, size + 1)
-    cells = np.arange(length)
-    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
-    weights = np.clip(overlap, 0, None)
+def small_rgb(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(64, 64, 3) float32 RGB of 255 from what `small_picture` made.
+
+    >>> small_rgb(small_picture(np.full((9, 9, 3), (200, 30, 60), np.uint8)))[5, 5].round().tolist()
+    [200.0, 30.0, 60.0]
+    """
+    cells = PICTURE_GRID**2
+    chroma = stored[cells:].reshape(2, CHROMA_GRID, CHROMA_GRID).astype(np.float32) - 128.0
+    planes = [stored[:cells].reshape(PICTURE_GRID, PICTURE_GRID).astype(np.float32), *np.repeat(np.repeat(chroma, 2, 1), 2, 2)]
+    return np.asarray(np.clip(np.stack(planes, axis=-1) @ FROM_YCBCR.T, 0.0, 255.0), np.float32)
+
+
+def small_luma(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(256,) uint8: the luma of what `small_picture` made as 16 x 16 means, row by row."""
+    step = PICTURE_GRID // LUMA_GRID
+    grid = stored[: PICTURE_GRID**2].reshape(LUMA_GRID, step, LUMA_GRID, step).astype(np.float64)
+    return np.asarray(np.round(grid.mean(axis=(1, 3))), np.uint8).ravel()
+
+
+def _triangles(length: int, size: int) -> NDArray[np.float64]:
+    """(size, length): weights of each input cell in each output cell, rows summing to 1: means of areas, or interpolation between cells."""
+    scale = length / size
+    centre = (np.arange(size) + 0.5) * scale - 0.5
+    weights = np.clip(1.0 - np.abs(centre[:, None] - np.arange(length)) / max(1.0, scale), 0.0, None)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))

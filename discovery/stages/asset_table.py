@@ -137,11 +137,11 @@ def _add_duplicates(rows: dict[str, dict[str, Any]], snapshot: IndexSnapshot, ws
     report = ws.store.load_record(DuplicateReport, snapshot.duplicates_id)
     if report is None:
         raise CorruptArtifact(f"Duplicate report {snapshot.duplicates_id} is missing. Run `discovery verify`.")
-    for row in ws.store.read_table(report, columns=["asset_id", "group_id", "component_id"]).to_pylist():
+    for row in ws.store.read_table(report, columns=["asset_id", "group_id", "keeper_id", "component_id"]).to_pylist():
         if row["asset_id"] in rows:
-            rows[row["asset_id"]].update(row, is_keeper=row["group_id"] == row["asset_id"], is_novel=False)
+            rows[row["asset_id"]].update(row, is_keeper=row["keeper_id"] == row["asset_id"], is_novel=False)
     for asset_id in sorted(rows):  # a group whose keeper is gone is kept by another
-        keeper = rows.get(str(rows[asset_id].get("group_id")))
+        keeper = rows.get(str(rows[asset_id].get("keeper_id")))
         if keeper is not None and keeper["is_removed"] and keeper["is_keeper"] and not rows[asset_id]["is_removed"]:
             keeper["is_keeper"], rows[asset_id]["is_keeper"] = False, True
 

@@ -33,7 +33,7 @@ def check(manifest: Manifest, ws: Workspace) -> QualityReport:
     needed = sources_of(manifest, ws)
     ids = sorted(needed)
     shards = measure(needed, ws)
-    measures = read_shards(shards, ids, ws)
+    measures = read_shards(shards, ids, ws, without=schemas.PICTURE.name)
     frame = _frame(manifest, ids, measures, ws)
     expectations = row_expectations(config.min_side_px, config.max_aspect, config.min_contrast)
     columns = {name: frame[name].to_numpy(np.float64) for name in frame.columns if name != "asset_id"}

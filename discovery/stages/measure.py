@@ -11,13 +11,14 @@ from discovery.adapters.decode import decode, shrink
 from discovery.adapters.read_ahead import ReadAhead
 from discovery.adapters.storage import table_to_parquet
 from discovery.addressing import content_id
-from discovery.core.measures import MEASURES, luma_thumbnail, measure_image
+from discovery.core.measures import MEASURES, measure_image, small_luma, small_picture
 from discovery.stages.shards import ShardTask, fill_missing, read_asset, worker_store
 from discovery.types import MeasureShard
 from discovery.workspace import Workspace
 
 MEASURED_PX = 512  # longer side; sharpness and PDQ depend on the scale, so it is fixed
-MEASURES_VERSION = 1  # raise it when a measure changes its value; all assets are then measured again
+COPIES_VERSION = 1  # raise it with MEASURES_VERSION when what copies are found by changes: hashes and small pictures
+MEASURES_VERSION = 2  # raise it when a measure changes its value; all assets are then measured again
 
 
 def producer_id() -> str:
@@ -60,10 +61,12 @@ def measure_asset(asset_id: str, data: bytes) -> dict[str, object]:
     image = shrink(decode(data, max_pixels=2**62, at_least_px=MEASURED_PX).image, MEASURED_PX)
     pixels = np.ascontiguousarray(image)
     bits, quality = pdqhash.compute(pixels)
+    picture = small_picture(pixels)
     return {
         "asset_id": asset_id,
         "pdq_hash": np.packbits(np.asarray(bits, dtype=np.uint8)).tobytes(),
         "pdq_quality": int(quality),
-        "luma_32": luma_thumbnail(pixels).tobytes(),
+        "luma_16": small_luma(picture).tobytes(),
+        "picture_64": picture.tobytes(),
         **measure_image(pixels),
     }

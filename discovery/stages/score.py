@@ -48,7 +48,7 @@ def score(
     if (found := ws.find(NoveltyReport, key)) is not None:
         return found
 
-    keepers = {row["asset_id"] for row in _rows(duplicates, ws) if row["group_id"] == row["asset_id"]}
+    keepers = {row["asset_id"] for row in _rows(duplicates, ws) if row["keeper_id"] == row["asset_id"]}
     before = members_of(embedding_sets(snapshot_before(manifest, embeddings.encoder_id, ws), ws), ws) | known.assets
     ids, vectors = load_vectors([embeddings], ws)
     chosen = [row for row, asset_id in enumerate(ids) if asset_id in keepers and asset_id not in before]
@@ -141,7 +141,7 @@ def top_novel(report: NoveltyReport, ws: Workspace, limit: int = 10) -> list[dic
 
 
 def _rows(report: DuplicateReport, ws: Workspace) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = ws.store.read_table(report, columns=["asset_id", "group_id"]).to_pylist()
+    rows: list[dict[str, str]] = ws.store.read_table(report, columns=["asset_id", "keeper_id"]).to_pylist()
     return rows
 
 
@@ -160,7 +160,7 @@ def _reference(manifest: Manifest, embeddings: EmbeddingSet, reference: str, ws:
     report = ws.store.load_record(DuplicateReport, before.duplicates_id)
     if report is None:
         raise CorruptArtifact(f"Duplicate report {before.duplicates_id} is missing. Run `discovery verify`.")
-    return _Reference(before.id, before, {row["asset_id"] for row in _rows(report, ws) if row["group_id"] == row["asset_id"]})
+    return _Reference(before.id, before, {row["asset_id"] for row in _rows(report, ws) if row["keeper_id"] == row["asset_id"]})
 
 
 def _reference_vectors(known: _Reference, ws: Workspace) -> tuple[list[str], NDArray[np.float32]]:

@@ -156,9 +156,12 @@ def holders(kind: type[ShardT], producer: str, ws: Workspace) -> dict[str, Shard
     return holder
 
 
-def read_shards(shards: Sequence[Shard], wanted: Sequence[str], ws: Workspace) -> pa.Table:
-    """One row for each wanted asset, in that order; CorruptArtifact when a shard lacks one."""
-    tables = [ws.store.read_table(shard) for shard in shards]
+def read_shards(shards: Sequence[Shard], wanted: Sequence[str], ws: Workspace, without: str = "") -> pa.Table:
+    """One row for each wanted asset, in that order; CorruptArtifact when a shard lacks one. without: a column to leave out."""
+    tables = []
+    for shard in shards:
+        table = ws.store.read_table(shard)
+        tables.append(table.drop_columns([without]) if without in table.column_names else table)
     if not tables:
         return pa.table({"asset_id": pa.array([], pa.string())})
     table = pa.concat_tables([in_float32(table) for table in tables])

@@ -96,7 +96,7 @@ def test_duplicates_show_keeper_and_copy(page: Page, address: str) -> None:
     group = page.locator(".group").first
     group.wait_for()
     assert "keeper · 160 × 120" in group.inner_text()
-    assert "smaller.png" in group.inner_text() and "near: cosine" in group.inner_text()
+    assert "smaller.png" in group.inner_text() and "resized" in group.inner_text() and "differs 0.0" in group.inner_text()
 
 
 def test_versions_link_into_mlflow(page: Page, address: str) -> None:

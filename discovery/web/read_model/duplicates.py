@@ -14,6 +14,7 @@ from discovery.web.read_model.library import Library, finite, rows_where
 Kind = Literal["all", "near", "exact"]
 MEMBERS_SHOWN = 24  # of one group
 REPORTS_OFFERED = 30
+NOT_NEAR = ("single", "keeper", "same_pixels")  # relations of rows that are no near copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,12 @@ class DuplicateSummary:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One asset of a group, with how near it is to the keeper. `source_rows` listed rows hold exactly these bytes."""
+    """One asset of a group, with how near it is to the keeper and how that became this one. `source_rows` listed rows hold its bytes."""
 
     asset_id: str
     relation: str
+    transformation: str
+    kept_because: str
     source_rows: int
     sources: tuple[str, ...]
     name: str
@@ -42,6 +45,7 @@ class Member:
     pdq_distance: int | None
     cosine: float | None
     luma_correlation: float | None
+    difference: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Group:
     """One picture, however often it was listed; `pictures` distinct files by content, `rows` listed rows."""
 
     group_id: str
+    keeper_id: str
     kind: Literal["near", "exact"]
     pictures: int
     rows: int
@@ -99,7 +104,7 @@ def group_members(library: Library, report: DuplicateReport, group_id: str) -> t
 
 def _groups(table: pa.Table) -> pa.Table:
     """One row a group that holds more than one listed row: group_id, pictures, rows, near (0 or 1); most rows first, ties by id."""
-    near = pc.cast(pc.equal(table["relation"], "near"), pa.int8())
+    near = pc.cast(pc.invert(pc.is_in(table["relation"], pa.array(NOT_NEAR))), pa.int8())
     narrow = table.select(["group_id", "source_rows"]).append_column("near", near)
     grouped = narrow.group_by("group_id", use_threads=False).aggregate(
         [("source_rows", "sum"), ("group_id", "count"), ("near", "max")]
@@ -122,9 +127,9 @@ def _with_members(library: Library, report: DuplicateReport, groups: list[dict[s
     by_group: dict[str, list[dict[str, Any]]] = {group["group_id"]: [] for group in groups}
     for row in rows:
         by_group[row["group_id"]].append(row)
-    for group_id, members in by_group.items():
+    for members in by_group.values():
         members.sort(
-            key=lambda row: (row["asset_id"] != group_id, row["relation"] == "near", -(row["cosine"] or 0), row["asset_id"])
+            key=lambda row: (row["asset_id"] != row["keeper_id"], row["relation"] not in NOT_NEAR, row["difference"] or 0.0, row["asset_id"])
         )
         del members[MEMBERS_SHOWN:]
     ids = {row["asset_id"] for members in by_group.values() for row in members}
@@ -135,18 +140,24 @@ def _with_members(library: Library, report: DuplicateReport, groups: list[dict[s
         listing = located.get(row["asset_id"])
         uris = tuple(sources.get(row["asset_id"], ()))
         return Member(
-            row["asset_id"], row["relation"], row["source_rows"], uris, listing.name if listing else "",
+            row["asset_id"], row["relation"], row["transformation"], row["kept_because"], row["source_rows"], uris, listing.name if listing else "",
             listing.width_px if listing else None, listing.height_px if listing else None,
             listing.size_bytes if listing else None, row["pdq_distance"], finite(row["cosine"]), finite(row["luma_correlation"]),
+            finite(row["difference"]),
         )  # fmt: skip
 
     return tuple(
         Group(
-            group["group_id"], "near" if group["near"] else "exact", group["pictures"], group["rows"],
+            group["group_id"], _keeper(by_group[group["group_id"]]), "near" if group["near"] else "exact", group["pictures"], group["rows"],
             tuple(member(row) for row in by_group[group["group_id"]]),
         )
         for group in groups
     )  # fmt: skip
+
+
+def _keeper(members: list[dict[str, Any]]) -> str:
+    """The keeper of a group; empty for a group of no members."""
+    return str(members[0]["keeper_id"]) if members else ""
 
 
 def _summary(report: DuplicateReport) -> DuplicateSummary:

@@ -68,6 +68,6 @@ function about(a) {
           : "no version"))),
     measures.length ? el("ul", { class: "measures" }, measures.map(([name, value]) => el("li", {}, el("span", { class: "soft" }, words(name)), fixed(value)))) : null,
     nearest.length ? [el("h3", {}, "Nearest known when it came"), el("div", { class: "tiles" }, nearest.map((n) => figure(n.asset_id, n.name, `distance ${fixed(n.distance)}`)))] : null,
-    copies ? [el("h3", {}, "Its group"), group({ group_id: a.group.group_id, members: a.group.members })] : null,
+    copies ? [el("h3", {}, "Its group"), group({ keeper_id: a.group.members[0].asset_id, members: a.group.members })] : null,
   ].flat().filter(Boolean);
 }

@@ -30,11 +30,12 @@ export function group(item, limit = Infinity) {
   const drawn = item.members.slice(0, limit);
   const left = Math.max(item.pictures || 0, item.members.length) - drawn.length;
   return el("div", { class: drawn.length > 4 ? "group three" : drawn.length > 2 ? "group two-wide" : "group" }, drawn.map((member) => {
-    const isKeeper = member.asset_id === item.group_id;
+    const isKeeper = member.asset_id === item.keeper_id;
     const size = member.width_px ? `${member.width_px} × ${member.height_px}` : "";
-    const relation = isKeeper ? `keeper · ${size}` : member.relation === "near" ? `near: cosine ${fixed(member.cosine)}` : member.relation.replace("_", " ");
-    const figures = isKeeper ? "" : el("span", { title: "PDQ hash: bits of 256 that differ from the keeper; luma: correlation of the 32 × 32 brightness" },
-      `PDQ ${count(member.pdq_distance)} · luma ${fixed(member.luma_correlation)}`);
+    const relation = isKeeper ? el("span", { title: member.kept_because ? `kept: ${member.kept_because}` : "" }, `keeper · ${size}`)
+      : el("span", { title: member.transformation }, member.relation.replaceAll("_", " "));
+    const figures = isKeeper ? "" : el("span", { title: "share of the picture that differs when it is laid on the keeper; PDQ hash: bits of 256 that differ; cosine of the vectors" },
+      `differs ${fixed(member.difference)} · PDQ ${count(member.pdq_distance)} · cosine ${fixed(member.cosine)}`);
     const copies = member.source_rows > 1 ? el("span", { title: member.sources.join("\n") }, `${count(member.source_rows)} files, same bytes`) : "";
     return figure(member.asset_id, member.name, [relation, figures, copies], isKeeper ? "keeper" : "", isKeeper ? "keeper" : "");
   }), left > 0 ? el("p", { class: "soft left" }, `and ${count(left)} more`) : null);

@@ -1,0 +1,175 @@
+"""Copies among assets: pairs that are proposed, laid on each other and verified; what was verified before is not looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discovery.config import DedupeConfig
+from discovery.core.alignment import align
+from discovery.core.duplicates import DuplicateGroups, cosine_pairs, cosines, group_duplicates, hamming_pairs, turned_luma_pairs
+from discovery.core.measures import small_rgb
+from discovery.core.projection import Projection
+from discovery.core.relations import SAME, Geometry, geometry, relation_of
+
+PAIRS_AT_ONCE = 20_000  # whose pictures are in memory together: at most 2 x 6 KB each
+ROWS_AT_ONCE = 65_536
+Picture = NDArray[np.uint8]  # (6144,), of core.measures.small_picture
+
+
+@dataclass(frozen=True, slots=True)
+class Proposer:
+    """From which cosine on two vectors propose a copy. id: of the calibration, empty for none; then vectors are compared as they are."""
+
+    id: str
+    threshold: float
+    projection: Projection | None
+
+    def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The vectors to compare, each a function of its own row: in float64, so that how rows are batched does not show."""
+        if self.projection is None or not len(vectors):
+            return vectors
+        mean, axes = self.projection.mean.astype(np.float64), self.projection.axes.astype(np.float64)
+        result = np.empty((len(vectors), axes.shape[1]), np.float32)
+        for start in range(0, len(vectors), ROWS_AT_ONCE):
+            projected = (vectors[start : start + ROWS_AT_ONCE].astype(np.float64) - mean) @ axes
+            lengths = np.sqrt((projected**2).sum(axis=1, keepdims=True))
+            result[start : start + len(projected)] = projected / np.maximum(lengths, 1e-12)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """Columns of all assets in question, in the order of `ids` (ascending); pdq (n, 32) and luma (n, 256) uint8, size (n, 2) pixels."""
+
+    ids: list[str]
+    vectors: NDArray[np.float32]
+    pdq: NDArray[np.uint8]
+    pdq_quality: NDArray[np.int64]
+    luma: NDArray[np.uint8]
+    sharpness: NDArray[np.float64]
+    size: NDArray[np.int64]
+    pixel_sha256: list[str]
+    burst: list[str | None]
+    source_rows: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One verified pair, a < b; the names are those of schemas.PAIRS."""
+
+    asset_a: str
+    asset_b: str
+    relation: str
+    pdq_distance: int
+    cosine: float
+    luma_correlation: float
+    difference: float
+    seen: Geometry
+
+    def row(self) -> dict[str, object]:
+        """As a row of the table."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "seen"}
+        return {**plain, **asdict(self.seen)}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Pair:
+        """Back from a row of the table."""
+        seen = {field.name: row[field.name] for field in fields(Geometry)}
+        return cls(**{name: value for name, value in row.items() if name not in seen}, seen=Geometry(**seen))
+
+
+def find_pairs(
+    assets: Assets,
+    earlier: Sequence[Pair],
+    complete: frozenset[str],
+    proposer: Proposer,
+    config: DedupeConfig,
+    pictures: Callable[[set[str]], Mapping[str, Picture]],
+    report: Callable[[str], None] = lambda message: None,
+) -> list[Pair]:
+    """All verified pairs, by ids: earlier ones between listed assets, what is new, and those that share their pixels.
+
+    earlier: verified pairs among the assets `complete`, found by the same proposer and config; then the result is that of comparing all
+    anew. pictures: what core.measures.small_picture made of the asked assets; it is asked for a part of them at a time.
+    """
+    listed = set(assets.ids)
+    fresh = np.array([asset_id not in complete for asset_id in assets.ids], bool)
+    kept = [pair for pair in earlier if pair.relation != "same_pixels" and pair.asset_a in listed and pair.asset_b in listed]
+    proposed = propose(assets, fresh, proposer, config)
+    found: list[Pair] = []
+    for start in range(0, len(proposed), PAIRS_AT_ONCE):
+        part = proposed[start : start + PAIRS_AT_ONCE]
+        found.extend(verified(assets, part, pictures({assets.ids[row] for row in np.unique(part)}), config))
+        report(f"dedupe: {min(start + PAIRS_AT_ONCE, len(proposed)):,} of {len(proposed):,} proposed pairs compared")
+    return sorted([*kept, *found, *same_pixels(assets)], key=lambda pair: (pair.asset_a, pair.asset_b))
+
+
+def propose(assets: Assets, fresh: NDArray[np.bool_], proposer: Proposer, config: DedupeConfig) -> NDArray[np.int64]:
+    """(m, 2) rows, i < j, sorted, of pairs with at least one fresh asset that may be copies; never two with the same pixels."""
+    if len(assets.ids) < 2 or not fresh.any():
+        return np.zeros((0, 2), np.int64)
+    by_hash, _ = hamming_pairs(assets.pdq, config.pdq_max_distance, assets.pdq_quality >= config.pdq_min_quality, fresh=fresh)
+    by_luma, _ = turned_luma_pairs(assets.luma, config.min_luma_correlation, fresh=fresh)
+    by_vector, _ = cosine_pairs(proposer(assets.vectors), proposer.threshold, fresh=fresh)
+    pairs = np.unique(np.concatenate([by_hash, by_luma, by_vector]), axis=0)
+    numbers: dict[str, int] = {}
+    pixels = np.array([numbers.setdefault(text, len(numbers)) for text in assets.pixel_sha256], np.int64)
+    return np.asarray(pairs[pixels[pairs[:, 0]] != pixels[pairs[:, 1]]], np.int64)
+
+
+def verified(
+    assets: Assets, proposed: NDArray[np.int64], pictures: Mapping[str, Picture], config: DedupeConfig
+) -> Iterator[Pair]:
+    """Those of the (m, 2) proposed pairs that are copies. pictures: what core.measures.small_picture made, by asset id."""
+    cosine = cosines(assets.vectors, proposed)
+    for (a, b), similarity in zip(proposed.tolist(), cosine.tolist(), strict=True):
+        pair = laid(assets, a, b, similarity, pictures)
+        if pair is not None and pair[0].difference <= config.max_difference and pair[1] >= config.min_rich:
+            yield pair[0]
+
+
+def laid(
+    assets: Assets, a: int, b: int, similarity: float, pictures: Mapping[str, Picture]
+) -> tuple[Pair, float] | None:
+    """What laying b on a tells, and the share of the picture that shows detail and agrees; None when nothing is alike."""
+    width_a, height_a = assets.size[a].tolist()
+    width_b, height_b = assets.size[b].tolist()
+    found = align(
+        small_rgb(pictures[assets.ids[a]]), small_rgb(pictures[assets.ids[b]]), width_a / height_a, width_b / height_b
+    )
+    if found is None:
+        return None
+    seen = geometry(found)
+    is_same_burst = assets.burst[a] is not None and assets.burst[a] == assets.burst[b]
+    pair = Pair(
+        assets.ids[a], assets.ids[b], relation_of(seen, (width_a, height_a), (width_b, height_b), is_same_burst),
+        int(np.bitwise_count(assets.pdq[a] ^ assets.pdq[b]).sum()), similarity, found.agreement.correlation, found.difference, seen,
+    )  # fmt: skip
+    return pair, found.agreement.rich
+
+
+def same_pixels(assets: Assets) -> list[Pair]:
+    """Each asset with the smallest one of the same pixels."""
+    first: dict[str, int] = {}
+    rows = [(first.setdefault(pixels, row), row) for row, pixels in enumerate(assets.pixel_sha256)]
+    return [
+        Pair(
+            assets.ids[a], assets.ids[b], "same_pixels", int(np.bitwise_count(assets.pdq[a] ^ assets.pdq[b]).sum()),
+            float(assets.vectors[a] @ assets.vectors[b]), 1.0, 0.0, SAME,
+        )
+        for a, b in rows
+        if a != b
+    ]  # fmt: skip
+
+
+def group_assets(assets: Assets, pairs: Sequence[Pair]) -> DuplicateGroups:
+    """Stars around keepers: most pixels, then sharpest, then smallest id."""
+    row = {asset_id: number for number, asset_id in enumerate(assets.ids)}
+    links = np.array([(row[pair.asset_a], row[pair.asset_b]) for pair in pairs], np.int64).reshape(-1, 2)
+    pixels = (assets.size[:, 0] * assets.size[:, 1]).astype(np.float64)
+    return group_duplicates(assets.ids, np.stack([pixels, assets.sharpness], axis=1), links)
