@@ -171,6 +171,10 @@ def build_parser() -> argparse.ArgumentParser:
         command = add(name, text)
         command.add_argument("--manifest", help="id of the ingest to work on; default: every one that lacks the result")
         computing(command)
+        if name == "dedupe":
+            command.add_argument("--calibrate", action="store_true", help="first measure, on planted copies of indexed pictures, from which similarity the encoder's vectors propose copies")
+            command.add_argument("--label-pairs", type=Path, metavar="FILE", help="only write about 200 pairs, near to far, to be labelled (CSV)")
+            command.add_argument("--labelled", type=Path, metavar="FILE", help="only tell what labelled pairs say of the threshold")
         if name == "score":
             command.add_argument("--reference", default="", help="version name@number; default: the index before it")
             command.add_argument("--fdr", type=float)
@@ -302,13 +306,39 @@ def _fit_projection(options: argparse.Namespace, ws: Workspace) -> Answer:
 def _dedupe(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.dedupe import dedupe, duplicate_groups
 
+    if options.labelled:
+        from discovery.stages.label_pairs import read_labels
+
+        try:
+            text = options.labelled.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"The labelled pairs {options.labelled} cannot be read: {error}.") from error
+        return dataclasses.asdict(read_labels(text, ws))
+    calibration: Answer = {}
+    if options.calibrate:
+        from discovery.stages.calibrate import calibrate
+
+        record = calibrate(ws)
+        names = ("threshold", "recall", "recall_lower_bound", "proposals_per_asset", "bases", "copies")
+        calibration = {"calibration": {"id": record.id, **{name: getattr(record, name) for name in names}}}
     manifest = _manifests(options, ws)[-1]
-    report = dedupe(manifest, _embeddings(manifest, ws), ws)
+    embeddings = _embeddings(manifest, ws)
+    if options.label_pairs:
+        from discovery.stages.label_pairs import pairs_to_label
+
+        text = pairs_to_label(manifest, embeddings, ws)
+        try:
+            options.label_pairs.write_text(text)
+        except OSError as error:
+            raise translate(error, f"Writing {options.label_pairs}") from error
+        return {"file": str(options.label_pairs), "pairs": text.count("\n") - 1, **calibration}
+    report = dedupe(manifest, embeddings, ws)
     return {
         "report_id": report.id,
         "exact_groups": report.exact_groups,
         "near_groups": report.near_groups,
         "groups": duplicate_groups(report, ws),
+        **calibration,
     }
 
 

@@ -66,7 +66,7 @@ MEASURES_COMMON = [
     pa.field("pdq_quality", pa.int32(), nullable=False),
     pa.field("luma_16", pa.binary(256), nullable=False),  # 16 x 16 means, row by row
 ]
-PICTURE = pa.field("picture_64", pa.binary(6144), nullable=False)  # core.measures.small_picture; in the shards, not in quality reports
+PICTURE = pa.field("picture_64", pa.binary(12288), nullable=False)  # core.measures.small_picture; in the shards, not in quality reports
 
 
 def measures(names: list[str]) -> pa.Schema:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
+PLANTED_PX = 1600  # longer side at which pictures are edited
+
 Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 TRANSPOSE = Image.Transpose

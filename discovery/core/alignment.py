@@ -20,7 +20,7 @@ SAMPLED = 32  # points a side where aligned pictures are compared
 BLOCK = 4  # points a side of a block whose difference is looked at alone
 SCALES = np.exp(np.linspace(np.log(0.5), np.log(0.96), 14))  # of a crop's longer side; 4 % is 0.6 cells of half a coarse grid
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, which is what programs make grey pictures with
-TURNS = ("same", "mirror", "turn_180", "flip", "transpose", "turn_left", "turn_right", "transverse")
+TURNS = ("same", "mirror", "turn_180", "flip", "transpose", "turn_right", "transverse", "turn_left")
 
 
 Cells = TypeVar("Cells", bound=np.generic)
@@ -84,51 +84,76 @@ def unit(values: Array) -> Array:
     return centred / length if length > 1e-3 else np.zeros_like(centred)
 
 
-def best_turn(a: Array, b: Array) -> tuple[int, float]:
-    """Which turn of b is most like a, by (16, 16) luma, and its correlation."""
-    first = unit(a)
-    values = [float((first * unit(turned(b, turn))).sum()) for turn in range(8)]
-    best = int(np.argmax(np.round(values, 6)))
-    return best, values[best]
+class Small:
+    """A small picture, and what is computed once for all that it is laid on."""
+
+    def __init__(self, rgb: Array, ratio: float) -> None:
+        """rgb: (64, 64, 3) float32 RGB of 255, on a square grid. ratio: width over height of the real picture."""
+        self.rgb = rgb
+        self.ratio = ratio
+        self.luma: Array = rgb @ LUMA
+        sixteenth = view(self.luma, WHOLE, 16)
+        self.turns: Array = np.stack([unit(turned(sixteenth, turn)).ravel() for turn in range(8)])
+        self._coarse = view(self.luma, WHOLE, COARSE)
+        self._as_whole: dict[Sizes, tuple[NDArray[np.complexfloating], Array]] = {}
+        self._as_part: dict[Sizes, NDArray[np.complexfloating]] = {}
+
+    def as_whole(self, sizes: Sizes) -> tuple[NDArray[np.complexfloating], Array]:
+        """The spectrum, and (s, 32, 32): for each size and place of a window one over its standard deviation, 0 where it does not fit."""
+        if sizes not in self._as_whole:
+            centred = (self._coarse - self._coarse.mean()).astype(np.float64)
+            sums, squares = (np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0))) for values in (centred, centred**2))
+            scale = np.zeros((len(sizes), COARSE, COARSE), np.float32)
+            for number, (height, width) in enumerate(sizes):
+                area = height * width
+                energy = _window_sums(squares, height, width) - _window_sums(sums, height, width) ** 2 / area
+                least = 4.0 * area  # under 2 levels of contrast there is nothing to see
+                scale[number, : COARSE - height + 1, : COARSE - width + 1] = 1 / np.sqrt(np.maximum(energy, least))
+            self._as_whole[sizes] = np.fft.rfft2(centred.astype(np.float32)), scale
+        return self._as_whole[sizes]
+
+    def as_part(self, sizes: Sizes) -> NDArray[np.complexfloating]:
+        """(s, 32, 17): conjugate spectra of the picture at each size, of zero mean and length 1."""
+        if sizes not in self._as_part:
+            templates = np.zeros((len(sizes), COARSE, COARSE), np.float32)
+            for number, (height, width) in enumerate(sizes):
+                rows, columns = samples(0, 1, height, GRID), samples(0, 1, width, GRID)
+                templates[number, :height, :width] = unit(np.asarray(rows @ self.luma @ columns.T, np.float32))
+            self._as_part[sizes] = np.conj(np.fft.rfft2(templates))
+        return self._as_part[sizes]
 
 
-def find_window(whole: Array, part: Array, ratio: float) -> tuple[Window, float]:
-    """Where in `whole` the picture `part` lies, by (64, 64) luma, and the correlation there.
+Sizes = tuple[tuple[int, int], ...]
 
-    ratio: the width over height of `part`, over that of `whole`.
-    """
-    coarse = view(whole, WHOLE, COARSE)
-    spectrum = np.fft.rfft2(coarse - coarse.mean())
-    table = np.zeros((COARSE + 1, COARSE + 1))
-    squares = np.zeros((COARSE + 1, COARSE + 1))
-    centred = (coarse - coarse.mean()).astype(np.float64)
-    table[1:, 1:] = centred.cumsum(0).cumsum(1)
-    squares[1:, 1:] = (centred**2).cumsum(0).cumsum(1)
-    sizes: list[tuple[int, int]] = []
-    for scale in SCALES:
-        width, height = scale * min(1.0, ratio), scale * min(1.0, 1.0 / ratio)
-        size = (round(height * COARSE), round(width * COARSE))
+
+def best_turn(a: Small, b: Small) -> tuple[int, float]:
+    """Which turn of b is most like a, by 16 x 16 luma, and its correlation."""
+    values = np.round(b.turns @ a.turns[0], 6)
+    best = int(np.argmax(values))
+    return best, float(values[best])
+
+
+@functools.lru_cache(maxsize=4096)
+def window_sizes(ratio: float) -> Sizes:
+    """(height, width) on the coarse grid of a part under SCALES. ratio: its width over height, over that of the whole."""
+    sizes = []
+    for scale in SCALES.tolist():
+        size = (round(scale * min(1.0, 1.0 / ratio) * COARSE), round(scale * min(1.0, ratio) * COARSE))
         if min(size) >= 10 and size not in sizes:
             sizes.append(size)
+    return tuple(sizes)
+
+
+def find_window(whole: Small, part: Small) -> tuple[Window, float]:
+    """Where in `whole` the picture `part` lies, on the coarse grid, and the correlation there."""
+    sizes = window_sizes(part.ratio / whole.ratio)
     if not sizes:
         return WHOLE, 0.0
-    templates = np.zeros((len(sizes), COARSE, COARSE), np.float32)
-    for number, (height, width) in enumerate(sizes):
-        rows, columns = samples(0, 1, height, GRID), samples(0, 1, width, GRID)
-        templates[number, :height, :width] = unit(np.asarray(rows @ part @ columns.T, np.float32))
-    products = np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(templates)), s=(COARSE, COARSE))
-    best, found = -1.0, WHOLE
-    for number, (height, width) in enumerate(sizes):
-        valid = products[number, : COARSE - height + 1, : COARSE - width + 1]
-        area = height * width
-        total = _window_sums(table, height, width)
-        energy = _window_sums(squares, height, width) - total**2 / area
-        value = valid / np.sqrt(np.maximum(energy, 4.0 * area))  # under 2 levels of contrast there is nothing to see
-        at = int(np.argmax(value))
-        if value.flat[at] > best:
-            top, left = divmod(at, value.shape[1])
-            best, found = float(value.flat[at]), Window(left / COARSE, top / COARSE, width / COARSE, height / COARSE)
-    return found, best
+    spectrum, scale = whole.as_whole(sizes)
+    values = np.fft.irfft2(spectrum * part.as_part(sizes), s=(COARSE, COARSE)) * scale
+    number, top, left = (int(at) for at in np.unravel_index(int(np.argmax(values)), values.shape))
+    height, width = sizes[number]
+    return Window(left / COARSE, top / COARSE, width / COARSE, height / COARSE), float(values[number, top, left])
 
 
 def _window_sums(table: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
@@ -216,7 +241,7 @@ class Agreement:
 
 GAMMAS = np.exp(np.linspace(np.log(0.5), np.log(2.0), 11)).astype(np.float32)
 PLACE = ((np.arange(SAMPLED, dtype=np.float32) + 0.5) / SAMPLED) - 0.5
-RIDGE = np.diag(np.array([120, 120, 2, 2, 2, 2, 2], np.float32))  # a level of 255 of the tone curve counts like that much noise
+RIDGE = np.diag(np.array([120, 120, 2, 2, 2, 2, 2], np.float64))  # a level of 255 of the tone curve counts like that much noise
 NOISE = 2.0  # squared levels in a block: what storing in 8 bits and mild compression leave
 FLOOR = 64.0  # squared levels of 255: JPEG of quality 30 leaves 8 in a block of 4 x 4 means
 CELLS = 16
@@ -232,18 +257,19 @@ def agreement(a: Array, b: Array) -> Agreement:
     in_luma = min(colour_a, colour_b) < 3.0
     if in_luma:
         a, b = luma_a[..., None], luma_b[..., None]
+    model, goal = _Model(luma_a[..., None]), luma_b[..., None]
     best = np.inf
     for start in (np.zeros_like(luma_a), luma_b - luma_a):  # all blocks; those that are equal as they are, so that a caption counts little
         residual = start[..., None]
         for _ in range(2):
-            residual, gamma, solution = _fit(luma_a[..., None], luma_b[..., None], _calm(residual[..., 0]), GAMMAS)
+            residual, gamma, solution = model.fit(goal, _calm(residual[..., 0]))
         cost = float(np.minimum(_blocks(residual[..., 0] ** 2, BLOCK), FLOOR).sum())
         if cost < best - 1e-3:
             best, chosen = cost, (residual, gamma, solution)
     residual, gamma, solution = chosen
     weights = _calm(residual[..., 0])
     if not in_luma:
-        residual, gamma, solution = _fit(a, b, weights, GAMMAS)  # of colours: gamma of luma is not luma of gamma
+        residual, gamma, solution = _Model(a).fit(b, weights)  # of colours: gamma of luma is not luma of gamma
     squares = (residual**2).mean(axis=2)
     energy, seen = _blocks(squares, BLOCK), np.maximum(_variance(a, BLOCK), _variance(b, BLOCK))
     is_bad = energy > np.maximum(FLOOR, 0.15 * seen)
@@ -307,28 +333,25 @@ class Alignment:
         """What is not explained, smaller is nearer, 0 is equal; of a captioned pair what lies around the words."""
         return self.agreement.around if self.is_captioned else self.plain_difference
 
-def align(a: Array, b: Array, ratio_a: float, ratio_b: float) -> Alignment | None:
+def align(a: Small, b: Small) -> Alignment | None:
     """Lay b on a in the ways in which copies are made; None when nothing is alike at all.
 
-    a, b: (64, 64, 3) float32 RGB of 255. ratio: width over height of the real pictures. Tried: b turned in eight ways on the whole of a;
-    b as a part of a; a as a part of b.
+    Tried: b turned in eight ways on the whole of a; b as a part of a; a as a part of b.
     """
-    luma_a, luma_b = a @ LUMA, b @ LUMA
     found: list[Alignment] = []
-    turn, value = best_turn(view(luma_a, WHOLE, 16), view(luma_b, WHOLE, 16))
+    turn, value = best_turn(a, b)
     for way in dict.fromkeys((turn, 0)):
         if value > LEAST_WHOLE and (not found or found[0].difference > SURE):
-            laid = turned(b, way)
-            agreed = _laid(a, laid, WHOLE)
-            found.append(Alignment("whole", way, WHOLE, agreed, strokes(luma_a, laid @ LUMA) if agreed.is_line else 0.0))
+            laid = turned(b.rgb, way)
+            agreed = _laid(a.rgb, laid, WHOLE)
+            found.append(Alignment("whole", way, WHOLE, agreed, strokes(a.luma, turned(b.luma, way)) if agreed.is_line else 0.0))
     if not found or found[0].difference > SURE:
-        for direction, whole, part, luma_whole, luma_part, ratio in (
-            ("part", a, b, luma_a, luma_b, ratio_b / ratio_a), ("frame", b, a, luma_b, luma_a, ratio_a / ratio_b),
-        ):  # fmt: skip
-            window, value = find_window(luma_whole, luma_part, ratio)
+        for direction, whole, part in (("part", a, b), ("frame", b, a)):
+            window, value = find_window(whole, part)
             if value > LEAST_PART:
-                window = refine(luma_whole, luma_part, window)
-                found.append(Alignment(direction, 0, window, _laid(whole, part, window), 0.0, _surround(luma_whole, window)))
+                window = refine(whole.luma, part.luma, window)
+                beside = _surround(whole.luma, window)
+                found.append(Alignment(direction, 0, window, _laid(whole.rgb, part.rgb, window), 0.0, beside))
     return min(found, key=lambda one: one.difference, default=None)  # of equals the first
 
 
@@ -378,25 +401,49 @@ def _shortest(counts: NDArray[np.int64], wanted: float) -> tuple[int, int]:
     return 0, len(counts)
 
 
-def _fit(x: Array, y: Array, weights: Array, gammas: Array) -> tuple[Array, float, Array]:
-    """The residual of y after the best tone curve, blur and sub-pixel shift of x; (32, 32, c) both."""
-    down, across = np.gradient(x, axis=(0, 1))
-    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    laplacian = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2] - 4 * x
-    motion = [laplacian, across, down, across * PLACE[None, :, None], down * PLACE[:, None, None]]
-    fixed = np.stack([np.full_like(x, 255.0), *motion], axis=-1).reshape(-1, 6)
-    tones = 255 * np.clip(x.reshape(-1) / 255, 0, 1)[None, :] ** gammas[:, None]
-    weight = np.repeat(weights.reshape(-1), x.shape[2])
-    total = float(weight.sum())
-    columns = np.concatenate([np.broadcast_to(fixed[None, :, :1], (len(gammas), len(weight), 1)), tones[:, :, None], np.broadcast_to(fixed[None, :, 1:], (len(gammas), len(weight), 5))], axis=2)
-    goal = y.reshape(-1)[None, :] - tones
-    weighted = columns.transpose(0, 2, 1) * weight
-    solution = np.linalg.solve(weighted @ columns + total * RIDGE, weighted @ goal[:, :, None])[:, :, 0]
-    solution[:, 1] = np.maximum(solution[:, 1], -0.6)
-    residual = goal - (columns @ solution[:, :, None])[:, :, 0]
-    cost = (weight * residual**2).sum(axis=1) + total * 120 * (solution[:, 0] ** 2 + solution[:, 1] ** 2)
-    best = int(np.argmin(cost))
-    return residual[best].reshape(x.shape), float(gammas[best]), solution[best]
+class _Model:
+    """What a picture looks like under a tone curve, a blur and a sub-pixel motion, all small: linear in seven numbers for each gamma."""
+
+    def __init__(self, x: Array) -> None:
+        """x: (32, 32, c)."""
+        down, across = np.gradient(x, axis=(0, 1))
+        laplacian = -4 * x
+        laplacian[1:] += x[:-1]
+        laplacian[:-1] += x[1:]
+        laplacian[:, 1:] += x[:, :-1]
+        laplacian[:, :-1] += x[:, 1:]
+        laplacian[0] += x[0]
+        laplacian[-1] += x[-1]
+        laplacian[:, 0] += x[:, 0]
+        laplacian[:, -1] += x[:, -1]
+        motion = [laplacian, across, down, across * PLACE[None, :, None], down * PLACE[:, None, None]]
+        fixed = np.stack([np.full_like(x, 255.0), *motion], axis=-1).reshape(-1, 6)
+        tones = 255 * np.clip(x.reshape(-1, 1) / 255, 0, 1) ** GAMMAS
+        self.columns = np.concatenate([fixed, tones], axis=1, dtype=np.float64)
+        self.shape = x.shape
+
+    def fit(self, y: Array, weights: Array) -> tuple[Array, float, NDArray[np.float64]]:
+        """The residual of y (32, 32, c), the gamma, and the numbers: offset over 255, gain less 1, blur, four of motion."""
+        weight = np.repeat(weights.reshape(-1), self.shape[2])
+        total = float(weight.sum())
+        goal = y.reshape(-1).astype(np.float64)
+        weighted = self.columns * weight[:, None]
+        gram, right = weighted.T @ self.columns, weighted.T @ goal
+        pick = np.concatenate([np.broadcast_to(np.arange(6), (len(GAMMAS), 6)), 6 + np.arange(len(GAMMAS))[:, None]], axis=1)[:, ORDER]
+        normal = gram[pick[:, :, None], pick[:, None, :]]
+        rest = right[pick] - normal[:, :, 1]  # what is left to explain beside the tone curve of gain 1
+        solution = np.linalg.solve(normal + total * RIDGE, rest[:, :, None])[:, :, 0]
+        solution[:, 1] = np.maximum(solution[:, 1], -0.6)
+        explained = 2 * (solution * rest).sum(axis=1) - np.einsum("gi,gij,gj->g", solution, normal, solution)
+        before = float((weight * goal * goal).sum()) - 2 * right[6:] + np.diag(gram)[6:]
+        cost = before - explained + total * 120 * (solution[:, 0] ** 2 + solution[:, 1] ** 2)
+        best = int(np.argmin(cost))
+        tone = self.columns[:, 6 + best]
+        residual = goal - tone - self.columns[:, pick[best]] @ solution[best]
+        return residual.reshape(self.shape).astype(np.float32), float(GAMMAS[best]), solution[best]
+
+
+ORDER = [0, 6, 1, 2, 3, 4, 5]  # of the columns: offset, tones, blur, motion
 
 
 def _energy(luma: Array) -> float:

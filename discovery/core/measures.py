@@ -100,43 +100,34 @@ def measure_image(rgb: Pixels) -> dict[str, float]:
     return {name: measure(rgb) for name, measure in MEASURES.items()}
 
 
-PICTURE_GRID, CHROMA_GRID, LUMA_GRID = 64, 32, 16
-TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # ITU-R BT.601, as in JPEG
-FROM_YCBCR = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]], np.float32)
+PICTURE_GRID, LUMA_GRID = 64, 16
+LUMA_601 = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, which is what programs make grey pictures with
 
 
 def small_picture(rgb: Pixels) -> NDArray[np.uint8]:
-    """(6144,) uint8: the picture on a square grid of equal areas, whatever its shape: luma 64 x 64, then Cb and Cr 32 x 32, row by row.
+    """(12288,) uint8: RGB on a square grid of 64 x 64 equal areas, whatever the picture's shape, row by row.
 
-    Smaller pictures are interpolated. 6 KB are what two pictures are compared by when they are taken for copies.
+    Smaller pictures are interpolated. These 12 KB are what two pictures are compared by when they may be copies; with colours at half the
+    scale they would be 6, and crops of coloured edges would differ.
 
-    >>> small_picture(np.full((5, 7, 3), 255, np.uint8))[[0, 4095, 4096, 6143]].tolist()
-    [255, 255, 128, 128]
+    >>> small_picture(np.full((5, 7, 3), 255, np.uint8))[[0, 12287]].tolist()
+    [255, 255]
     """
     pixels = rgb.astype(np.float64)
     rows, columns = _triangles(rgb.shape[0], PICTURE_GRID), _triangles(rgb.shape[1], PICTURE_GRID)
     grid = np.stack([rows @ pixels[..., channel] @ columns.T for channel in range(3)], axis=-1)
-    luma_, cb, cr = np.moveaxis(grid @ TO_YCBCR.T, -1, 0)
-    halved = [128.0 + plane.reshape(CHROMA_GRID, 2, CHROMA_GRID, 2).mean(axis=(1, 3)) for plane in (cb, cr)]
-    return np.concatenate([np.clip(np.round(plane), 0, 255).astype(np.uint8).ravel() for plane in (luma_, *halved)])
+    return np.clip(np.round(grid), 0, 255).astype(np.uint8).ravel()
 
 
 def small_rgb(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(64, 64, 3) float32 RGB of 255 from what `small_picture` made.
-
-    >>> small_rgb(small_picture(np.full((9, 9, 3), (200, 30, 60), np.uint8)))[5, 5].round().tolist()
-    [200.0, 30.0, 60.0]
-    """
-    cells = PICTURE_GRID**2
-    chroma = stored[cells:].reshape(2, CHROMA_GRID, CHROMA_GRID).astype(np.float32) - 128.0
-    planes = [stored[:cells].reshape(PICTURE_GRID, PICTURE_GRID).astype(np.float32), *np.repeat(np.repeat(chroma, 2, 1), 2, 2)]
-    return np.asarray(np.clip(np.stack(planes, axis=-1) @ FROM_YCBCR.T, 0.0, 255.0), np.float32)
+    """(64, 64, 3) float32 RGB of 255 from what `small_picture` made."""
+    return stored.reshape(PICTURE_GRID, PICTURE_GRID, 3).astype(np.float32)
 
 
 def small_luma(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(256,) uint8: the luma of what `small_picture` made as 16 x 16 means, row by row."""
     step = PICTURE_GRID // LUMA_GRID
-    grid = stored[: PICTURE_GRID**2].reshape(LUMA_GRID, step, LUMA_GRID, step).astype(np.float64)
+    grid = (stored.reshape(PICTURE_GRID, PICTURE_GRID, 3) @ LUMA_601).reshape(LUMA_GRID, step, LUMA_GRID, step)
     return np.asarray(np.round(grid.mean(axis=(1, 3))), np.uint8).ravel()
 
 

@@ -15,6 +15,7 @@ WORDS = {
     "turn_left": "turned to the left", "turn_right": "turned to the right", "transverse": "mirrored and turned to the right",
 }  # fmt: skip
 FLAT_SURROUND = 6.0  # levels of 255: beside a part that much plain is a border
+NEARLY_ALL = 0.95  # of the area; less is missing when an edge is rounded
 TONE, OFFSET = 0.1, 8.0  # a tone curve that deviates by more was meant; compression moves it less
 
 
@@ -34,6 +35,11 @@ class Geometry:
     offset: float
     is_grey: bool
     is_captioned: bool
+
+    @property
+    def is_part(self) -> bool:
+        """Whether one shows clearly less than the other."""
+        return self.direction != "whole" and self.width * self.height < NEARLY_ALL
 
     @property
     def is_recoloured(self) -> bool:
@@ -63,7 +69,7 @@ def relation_of(seen: Geometry, size_a: tuple[int, int], size_b: tuple[int, int]
         return "burst"
     if seen.is_captioned:
         return "captioned"
-    if seen.direction != "whole":
+    if seen.is_part:
         return "bordered" if seen.surround < FLAT_SURROUND else "cropped"
     if seen.turn != TURNS[0]:
         return "mirrored" if seen.turn == "mirror" else "turned"
@@ -83,7 +89,7 @@ def transformation(seen: Geometry, size_a: tuple[int, int], size_b: tuple[int, i
     turn = seen.turn if from_b else BACK.get(seen.turn, seen.turn)  # `turn` is what brings b back onto a
     if turn != TURNS[0]:
         words.append(WORDS[turn])
-    if seen.direction != "whole":
+    if seen.is_part:
         is_smaller = (seen.direction == "part") != from_b
         what = f"{seen.width:.0%} x {seen.height:.0%} at {max(0.0, seen.left):.0%}, {max(0.0, seen.top):.0%}"
         if seen.surround < FLAT_SURROUND:

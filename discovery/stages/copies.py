@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discovery.config import DedupeConfig
-from discovery.core.alignment import align
+from discovery.core.alignment import Small, align
 from discovery.core.duplicates import DuplicateGroups, cosine_pairs, cosines, group_duplicates, hamming_pairs, turned_luma_pairs
 from discovery.core.measures import small_rgb
 from discovery.core.projection import Projection
 from discovery.core.relations import SAME, Geometry, geometry, relation_of
 
-PAIRS_AT_ONCE = 20_000  # whose pictures are in memory together: at most 2 x 6 KB each
+PAIRS_AT_ONCE = 20_000  # whose pictures are in memory together: at most 2 x 12 KB each
 ROWS_AT_ONCE = 65_536
-Picture = NDArray[np.uint8]  # (6144,), of core.measures.small_picture
+TILE = 1000  # assets a side of a tile of pairs; a prepared picture takes 0.2 MB
+Picture = NDArray[np.uint8]  # (12288,), of core.measures.small_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,35 +124,41 @@ def propose(assets: Assets, fresh: NDArray[np.bool_], proposer: Proposer, config
     return np.asarray(pairs[pixels[pairs[:, 0]] != pixels[pairs[:, 1]]], np.int64)
 
 
-def verified(
-    assets: Assets, proposed: NDArray[np.int64], pictures: Mapping[str, Picture], config: DedupeConfig
-) -> Iterator[Pair]:
+def verified(assets: Assets, proposed: NDArray[np.int64], pictures: Mapping[str, Picture], config: DedupeConfig) -> Iterator[Pair]:
     """Those of the (m, 2) proposed pairs that are copies. pictures: what core.measures.small_picture made, by asset id."""
+    for pair, rich in laid_on_each_other(assets, proposed, pictures):
+        if pair.difference <= config.max_difference and rich >= config.min_rich:
+            yield pair
+
+
+def laid_on_each_other(
+    assets: Assets, proposed: NDArray[np.int64], pictures: Mapping[str, Picture]
+) -> Iterator[tuple[Pair, float]]:
+    """What laying b on a tells of each proposed pair, and the share that shows detail and agrees; none where nothing is alike."""
     cosine = cosines(assets.vectors, proposed)
-    for (a, b), similarity in zip(proposed.tolist(), cosine.tolist(), strict=True):
-        pair = laid(assets, a, b, similarity, pictures)
-        if pair is not None and pair[0].difference <= config.max_difference and pair[1] >= config.min_rich:
-            yield pair[0]
 
+    @functools.lru_cache(maxsize=2 * TILE)
+    def small(row: int) -> Small:
+        width, height = assets.size[row].tolist()
+        return Small(small_rgb(pictures[assets.ids[row]]), width / height)
 
-def laid(
-    assets: Assets, a: int, b: int, similarity: float, pictures: Mapping[str, Picture]
-) -> tuple[Pair, float] | None:
-    """What laying b on a tells, and the share of the picture that shows detail and agrees; None when nothing is alike."""
-    width_a, height_a = assets.size[a].tolist()
-    width_b, height_b = assets.size[b].tolist()
-    found = align(
-        small_rgb(pictures[assets.ids[a]]), small_rgb(pictures[assets.ids[b]]), width_a / height_a, width_b / height_b
-    )
-    if found is None:
-        return None
-    seen = geometry(found)
-    is_same_burst = assets.burst[a] is not None and assets.burst[a] == assets.burst[b]
-    pair = Pair(
-        assets.ids[a], assets.ids[b], relation_of(seen, (width_a, height_a), (width_b, height_b), is_same_burst),
-        int(np.bitwise_count(assets.pdq[a] ^ assets.pdq[b]).sum()), similarity, found.agreement.correlation, found.difference, seen,
-    )  # fmt: skip
-    return pair, found.agreement.rich
+    order = np.lexsort((proposed[:, 1], proposed[:, 0], proposed[:, 1] // TILE, proposed[:, 0] // TILE))  # what is prepared is used again
+    for number in order.tolist():
+        a, b = proposed[number].tolist()
+        found = align(small(a), small(b))
+        if found is None:
+            continue
+        seen = geometry(found)
+        size_a, size_b = ((int(assets.size[row, 0]), int(assets.size[row, 1])) for row in (a, b))
+        is_same_burst = assets.burst[a] is not None and assets.burst[a] == assets.burst[b]
+        yield (
+            Pair(
+                assets.ids[a], assets.ids[b], relation_of(seen, size_a, size_b, is_same_burst),
+                int(np.bitwise_count(assets.pdq[a] ^ assets.pdq[b]).sum()), float(cosine[number]), found.agreement.correlation,
+                found.difference, seen,
+            ),
+            found.agreement.rich,
+        )  # fmt: skip
 
 
 def same_pixels(assets: Assets) -> list[Pair]:
