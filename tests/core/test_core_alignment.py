@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from discovery.adapters.planted import EDITS, planted
-from discovery.core.alignment import TURNS, Alignment, Small, align, band, find_window, strokes, turned
+from discovery.core.alignment import TURNS, Alignment, Small, align, band, find_window, one_sided, strokes, turned
 from discovery.core.measures import small_luma, small_picture, small_rgb
 from discovery.core.relations import geometry, relation_of, transformation
 from tests.core.pictures import scene
@@ -128,6 +128,24 @@ def test_letters_have_many_strokes_and_a_hand_one():
     words[30:38, 8:56:6] = 20.0  # 8 strokes
     hand[30:38, 8:40] = 20.0
     assert strokes(plain, words) == 8.0 and strokes(plain, hand) == 1.0
+
+
+def test_words_are_on_one_side_and_objects_on_both():
+    shade = np.tile(np.linspace(80, 180, 64, dtype=np.float32), (64, 1))
+    words, here, there = shade.copy(), shade.copy(), shade.copy()
+    words[30:36, 8:56:4] = 250.0
+    here[30:36, 10:24], there[30:36, 34:48] = 250.0, 250.0
+    assert one_sided(shade, words) < 0.1 and one_sided(words, shade) < 0.1
+    assert one_sided(here, there) > 0.8
+    assert one_sided(shade, shade) == 1.0
+
+
+def test_a_grey_picture_with_other_tones_is_not_the_coloured_one():
+    red, dark = Image.new("RGB", (200, 200), "white"), Image.new("RGB", (200, 200), "white")
+    ImageDraw.Draw(red).ellipse((40, 40, 160, 160), fill=(220, 40, 50))  # luma 95
+    ImageDraw.Draw(dark).ellipse((40, 40, 160, 160), fill=(30, 30, 30))
+    assert laid(red, dark).difference == 1.0
+    assert laid(red, edited(red, "grey")).difference <= 0.001
 
 
 def test_what_is_stored_of_a_picture_shows_it():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery.core.expectations import failing_rows, row_expectations
-from discovery.core.measures import MEASURES, luma_thumbnail, measure_image
+from discovery.core.measures import MEASURES, measure_image, small_picture, small_rgb
 from discovery.core.splits import grouped_splits, merge_groups
 from discovery.errors import InvalidInput
 
@@ -80,10 +80,13 @@ def test_green_is_brighter_than_red_and_red_than_blue():
     assert (round(green, 4), round(red, 4), round(blue, 4)) == (0.7152, 0.2126, 0.0722)
 
 
-def test_a_luma_thumbnail_keeps_left_and_right():
-    picture = np.zeros((5, 7, 3), np.uint8)
-    picture[:, 4:] = 255
-    assert luma_thumbnail(picture, 2).tolist() == [0, 219, 0, 219]  # right half: 3 of its 3.5 columns are white
+def test_a_small_picture_keeps_left_and_right_and_its_colours():
+    picture = np.zeros((30, 128, 3), np.uint8)
+    picture[:, 64:] = (200, 40, 10)
+    grid = small_rgb(small_picture(picture))
+    assert grid[:, :31].max() == 0 and (grid[:, 33:] == [200, 40, 10]).all()
+    # in the middle column left of the edge the triangle of 2 cells reaches one of 4 quarters into the right half
+    assert grid[5, 31].tolist() == pytest.approx([25, 5, 1], abs=1)
 
 
 def test_quarantine_names_what_each_picture_missed():
