@@ -155,7 +155,7 @@ class HnswSegment:
         """
         import hnswlib
 
-        _check_vectors(vectors, None)
+        check_vectors(vectors, None)
         n, dim = vectors.shape
         index = hnswlib.Index(space=SPACE, dim=dim)
         index.init_index(max_elements=n, M=config.m, ef_construction=config.ef_construction, random_seed=config.seed)
@@ -199,22 +199,23 @@ class HnswSegment:
         return cls(index, n, dim)
 
     def query(
-        self, queries: NDArray[np.float32], k: int, ef: int, threads: int = 1
+        self, queries: NDArray[np.float32], k: int, ef: int, threads: int = 1, *, is_checked: bool = False
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows and cosine distances in [0, 2] of the k nearest, nearest first; k is lowered to the number of vectors.
 
         queries: (n, d) float32 unit vectors. Returns (n, k) int64 and (n, k) float32. ef is set for this call, since hnswlib
-        does not save it. A query whose walk comes to fewer than k vectors (hnswlib would refuse the whole batch) has a row of NOTHING and inf. Raises
+        does not save it. is_checked: the queries were given to `check_vectors`. A query whose walk comes to fewer than k vectors (hnswlib would refuse the whole batch) has a row of NOTHING and inf. Raises
         InvalidInput for another width, NaN, or rows not of unit norm.
         """
-        _check_vectors(queries, self.dim)
+        if not is_checked:
+            check_vectors(queries, self.dim)
         k = min(k, self.elements)
         if k < 1:
             raise InvalidInput(f"Expected k >= 1, found {k}.")
         with self._with_ef(max(ef, k)):
             try:
                 labels, distances = self._index.knn_query(queries, k=k, num_threads=threads)
-                return labels.astype(np.int64), np.clip(distances, 0.0, 2.0)
+                return labels.view(np.int64), np.clip(distances, 0.0, 2.0, out=distances)
             except RuntimeError:
                 rows = np.full((len(queries), k), NOTHING, np.int64)
                 found = np.full((len(queries), k), np.inf, np.float32)
@@ -244,7 +245,8 @@ class HnswSegment:
                     self._turn.notify_all()
 
 
-def _check_vectors(vectors: NDArray[np.float32], dim: int | None) -> None:
+def check_vectors(vectors: NDArray[np.float32], dim: int | None) -> None:
+    """Raise InvalidInput unless these are (n, d) float32 unit vectors with n > 0, of width `dim` when that is given."""
     if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) == 0:
         raise InvalidInput(f"Expected (n, d) float32 with n > 0, found {vectors.shape} {vectors.dtype}.")
     if dim is not None and vectors.shape[1] != dim:

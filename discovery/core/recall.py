@@ -110,30 +110,26 @@ def neighbourhood_sizes(
 
     queries (n, d) and references (r, d): unit rows, drawn from the population of that size; *_rows: which member each is, so that none
     counts itself. The radius is the median over the queries of the distance to their NEAR-th nearest reference; what is within it is
-    counted and scaled to the population. Returns (n,) int64, at least 1 (the query). Memory: block * r floats.
+    counted and scaled to the population. Returns (n,) int64, at least 1 (the query). Memory: n * r floats.
     """
     n, r = len(queries), len(references)
     if r < 2 or n == 0:
         return np.ones(n, np.int64)
-    kth = min(NEAR, r - 1) - 1
+    distances = np.empty((n, r), np.float32)
     near = np.empty(n, np.float32)
+    order = np.argsort(reference_rows)
+    place = order[np.minimum(np.searchsorted(reference_rows, query_rows, sorter=order), r - 1)]
+    own = np.flatnonzero(reference_rows[place] == query_rows)
+    distances[:] = 1.0
+    kth = min(NEAR, r - 1) - 1
     for start in range(0, n, block):
-        near[start : start + block] = np.partition(_apart(queries, query_rows, references, reference_rows, start, block), kth, axis=1)[:, kth]
-    radius = float(np.median(near)) + TOLERANCE
-    inside = np.empty(n, np.int64)
+        part = slice(start, start + block)
+        distances[part] -= queries[part] @ references.T
+    distances[own, place[own]] = np.inf
     for start in range(0, n, block):
-        inside[start : start + block] = (_apart(queries, query_rows, references, reference_rows, start, block) <= radius).sum(axis=1)
+        near[start : start + block] = np.partition(distances[start : start + block], kth, axis=1)[:, kth]
+    inside = (distances <= float(np.median(near)) + TOLERANCE).sum(axis=1)
     return np.asarray(1 + np.round(inside * (population / r)), np.int64)
-
-
-def _apart(
-    queries: NDArray[np.float32], query_rows: NDArray[np.int64], references: NDArray[np.float32], reference_rows: NDArray[np.int64],
-    start: int, block: int,
-) -> NDArray[np.float32]:  # fmt: skip
-    part = slice(start, start + block)
-    distances = np.asarray(1.0 - queries[part] @ references.T, np.float32)
-    distances[query_rows[part, None] == reference_rows[None, :]] = np.inf
-    return distances
 
 
 def stratify(

@@ -20,6 +20,7 @@ class Shape:
 
     @property
     def live(self) -> int:
+        """Rows that can be found."""
         return self.rows - self.dead
 
 

@@ -23,8 +23,11 @@ from discovery.stages.open_index import OpenIndex, Rows
 EF_GRID = (1024, 512, 256, 192, 128, 96, 64, 48, 32, 24, 16)
 EXACT = 0  # in the place of an ef: the true neighbours
 K = 10
+PILOT = 300  # members that tell where the walk down may begin
+AHEAD = 2  # places above the ef that is enough for them
+FIRST_WALK = 0.8  # of the error allowed, for the walk from there; the rest is for one from the top, should it fail
 POOL = 10  # members are drawn for each query that is asked, so that a tenth of them are enough for the rare ones
-REFERENCES = 4096  # members that the size of a neighbourhood is estimated from
+REFERENCES = 2048  # members that the size of a neighbourhood is estimated from
 
 Known = dict[tuple[str, str, int], NDArray[np.float32]]  # (segment and its tombstones, query, ef or EXACT): distances of the K nearest
 
@@ -60,15 +63,26 @@ def audit(index: OpenIndex, config: IndexConfig, known: pa.Table | None = None) 
         Stratum(one.name, one.share, np.arange(low, high), one.is_census, one.smallest, one.largest)
         for one, low, high in zip(strata, places[:-1], places[1:], strict=True)
     ]
-    work = _Measurement(index, asked, min(K, len(live) - 1), _known(known))
-    truth = work.distances(EXACT)
+    k, before = min(K, len(live) - 1), _known(known)
+    work = _Measurement(index, asked, k, before)
+    if not any(segment.has_graph for segment in index.segments):
+        return Audit(choose_ef(EF_GRID[-1:], work.recalls, strata, config.recall_target, config.recall_delta), work.table())
+    others = np.setdiff1d(live[draw(ids, PILOT, salt + "-pilot")], asked)
+    pilot = _Measurement(index, others, k, before)
+    start = _start(pilot, config.recall_target) if len(others) else EF_GRID[0]
+    found = choose_ef([ef for ef in EF_GRID if ef <= start], work.recalls, strata, config.recall_target, FIRST_WALK * config.recall_delta)
+    if not found.certified and start < EF_GRID[0]:  # the pilot was too hopeful: from the top, with what is left of the error allowed
+        found = choose_ef(EF_GRID, work.recalls, strata, config.recall_target, (1 - FIRST_WALK) * config.recall_delta)
+    return Audit(found, work.table(pilot))
 
-    def measure(ef: int) -> NDArray[np.float64]:
-        return recall_at_k(work.distances(ef), truth)
 
-    grid = EF_GRID if any(segment.has_graph for segment in index.segments) else EF_GRID[-1:]
-    found = choose_ef(grid, measure, strata, config.recall_target, config.recall_delta)
-    return Audit(found, work.table())
+def _start(pilot: _Measurement, target: float) -> int:
+    """From which ef to walk down, so that the large ones, which cost most, are not measured: found with members that are not asked otherwise."""
+    low, high = 0, len(EF_GRID) - 1  # the smallest ef at which the pilot reaches the target is at a place from low to high
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if pilot.recalls(EF_GRID[middle]).mean() >= target else (low, middle - 1)
+    return EF_GRID[max(0, low - AHEAD)]
 
 
 def _trivial() -> Certificate:
@@ -86,6 +100,10 @@ class _Measurement:
         self.used: Known = {}
         self.names = [one.decode() for one in index.ids(asked)]
         self.queries = index.vectors(asked)
+
+    def recalls(self, ef: int) -> NDArray[np.float64]:
+        """(n,) recall of each query."""
+        return recall_at_k(self.distances(ef), self.distances(EXACT))
 
     def distances(self, ef: int) -> NDArray[np.float32]:
         """(n, k) ascending, over all segments; inf where fewer were found. ef: EXACT for the true ones."""
@@ -119,10 +137,13 @@ class _Measurement:
         dead = ~self.index.alive[self.index.starts[number] : self.index.starts[number + 1]]
         return f"{segment.record.id}-{hashlib.sha256(np.packbits(dead).tobytes()).hexdigest()[:16]}"
 
-    def table(self) -> pa.Table:
-        """All that was used, for the next audit."""
-        keys = sorted(self.used)
-        flat = np.concatenate([self.used[key] for key in keys]) if keys else np.zeros(0, np.float32)
+    def table(self, *others: _Measurement) -> pa.Table:
+        """All that was used here and there, for the next audit."""
+        used = self.used
+        for other in others:
+            used = used | other.used
+        keys = sorted(used)
+        flat = np.concatenate([used[key] for key in keys]) if keys else np.zeros(0, np.float32)
         columns = [[key[part] for key in keys] for part in range(3)]
         found = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), K)
         return pa.Table.from_arrays([pa.array(columns[0]), pa.array(columns[1]), pa.array(columns[2], pa.int32()), found], schema=schemas.AUDIT)

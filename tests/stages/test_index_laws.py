@@ -169,10 +169,10 @@ def test_equal_distances_are_in_the_order_of_ids_through_all_segments(ws: Worksp
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_queries_that_are_none_are_refused(ws: Workspace, bad: float) -> None:
     index = opened(grown(EMPTY, np.sort(names(range(20))), vectors_of, ws), ws)
-    with pytest.raises(InvalidInput, match="finite"):
+    with pytest.raises(InvalidInput, match="finite unit vectors"):
         index.search(np.full((1, DIM), bad, np.float32), 3)
     for queries, k in ((np.ones((1, DIM + 1), np.float32), 3), (np.ones((1, DIM)), 3), (np.ones(DIM, np.float32), 3), (np.ones((1, DIM), np.float32), 0)):
-        with pytest.raises(InvalidInput, match="Expected k >= 1 and"):
+        with pytest.raises(InvalidInput, match=r"Expected k >= 1|float32|width 12"):
             index.search(queries, k)
 
 
@@ -297,7 +297,7 @@ def test_a_changed_file_is_refused_before_it_is_opened(tmp_path: Path, role: str
     file.unlink()
     if how != "remove":
         file.write_bytes(data if how == "flip" else data[:-8])
-    with workspace(tmp_path) as ws, pytest.raises(CorruptArtifact, match="was changed after it was written|is missing"):  # type: ignore[attr-defined]
+    with workspace(tmp_path) as ws, pytest.raises(CorruptArtifact, match=r"was changed after it was written|is missing"):  # type: ignore[attr-defined]
         open_index(current_snapshot(ws), ws).search(vectors_of(ids[:2]), 3, exact=False)
 
 
