@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from discovery import schemas
 from discovery.adapters.hnsw import NOTHING
 from discovery.config import IndexConfig
-from discovery.core.draws import ID_DIGITS, draw
+from discovery.core.draws import draw
 from discovery.core.recall import Certificate, Stratum, choose_ef, neighbourhood_sizes, recall_at_k, stratify
 from discovery.stages.open_index import OpenIndex, Rows
 
@@ -115,8 +115,9 @@ class _Measurement:
         keys = [(content, name, ef) for name in self.names]
         missing = np.array([row for row, key in enumerate(keys) if key not in self.used and key not in self.known], np.int64)
         if len(missing):
-            one = OpenIndex([index.segments[number]], np.zeros(0, f"S{ID_DIGITS}"), index.dim, ef, index.config)
-            one.alive &= index.alive[index.starts[number] : index.starts[number + 1]]
+            segment = index.segments[number]
+            dead = segment.ids[~index.alive[index.starts[number] : index.starts[number + 1]]]
+            one = OpenIndex([segment], dead, index.dim, ef, index.config)
             own = self.asked[missing] - index.starts[number]
             own = np.where((own >= 0) & (own < one.rows), own, NOTHING)
             _, found = one.search(self.queries[missing], K, without=own[:, None], ef=max(ef, 1), exact=ef == EXACT)

@@ -195,6 +195,20 @@ def test_builds_in_threads_on_dask_and_twice_are_the_same_segments(tmp_path: Pat
     assert found[0] == found[1] == found[2]
 
 
+def test_an_audit_compares_with_the_live_rows_alone(ws: Workspace) -> None:
+    wanted = np.sort(names(range(100, 700)))
+    index = opened(grown(grown(EMPTY, np.sort(names(range(700))), vectors_of, ws), wanted, vectors_of, ws), ws)
+    assert any(dead and segment.has_graph for dead, segment in zip(index.dead, index.segments, strict=True))
+    measured = audit(index, ws.config.index).measured.to_pylist()
+    asked = sorted({row["asset_id"] for row in measured if row["ef"] == 0})
+    own = id_array(asked)
+    assert np.isin(own, wanted).all() and len(asked) > 400
+    _, truth = exact_knn(vectors_of(own), vectors_of(wanted), 10, query_ids=asked, reference_ids=[one.decode() for one in wanted])
+    for number, asset_id in enumerate(asked):
+        found = sorted(d for row in measured if row["asset_id"] == asset_id and row["ef"] == 0 for d in row["distances"])[:10]
+        assert np.allclose(found, truth[number], atol=1e-5)
+
+
 def test_an_audit_measures_again_only_what_a_batch_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from discovery.stages.open_index import OpenIndex
 
