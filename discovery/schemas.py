@@ -85,6 +85,20 @@ def embedding_table(asset_ids: Sequence[str], vectors: NDArray[np.floating]) -> 
     return pa.Table.from_arrays([pa.array(asset_ids, ID), flat], schema=embeddings(vectors.shape[1], value))
 
 
+def regions(dim: int) -> pa.Schema:
+    """One row an asset: size of the upright original, its grid of cells, and a float16 vector for each of the grid's windows."""
+    return pa.schema(
+        [
+            pa.field("asset_id", ID, nullable=False),
+            pa.field("width_px", pa.int32(), nullable=False),
+            pa.field("height_px", pa.int32(), nullable=False),
+            pa.field("rows", pa.int16(), nullable=False),
+            pa.field("columns", pa.int16(), nullable=False),
+            pa.field("vectors", pa.list_(pa.list_(pa.float16(), dim)), nullable=False),
+        ]
+    )
+
+
 def projection(dim: int) -> pa.Schema:
     """The mean of the reference, then an axis a row, descending variance; the mean has none."""
     return pa.schema([pa.field("variance", pa.float64()), pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)])

@@ -1,0 +1,94 @@
+"""Search by a part: the assets that have the part most similar to a crop, or to a box of a picture, and where they have it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from discovery.adapters.filters import filter_assets
+from discovery.core.knn import normalise
+from discovery.errors import InvalidInput, UnknownRecord
+from discovery.stages.asset_table import asset_table
+from discovery.stages.history import current_snapshot
+from discovery.stages.query import Box, cut
+from discovery.stages.regions import describe_regions, region_query, search_regions
+from discovery.stages.shards import read_asset
+from discovery.types import RegionShard
+from discovery.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class RegionResult:
+    """One asset, the cosine distance in [0, 2] of its nearest region, and that region: x, y, width, height in pixels of the upright picture."""
+
+    asset_id: str
+    source_uri: str
+    distance: float
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionAnswer:
+    """Assets, nearest first, and how long it took, with the regions that had to be computed for it."""
+
+    results: list[RegionResult]
+    latency_ms: float
+
+
+def search_by_region(
+    ws: Workspace, *, like: Sequence[str] = (), images: Sequence[Path] = (), box: Box | None = None, where: str = "", k: int = 10
+) -> RegionAnswer:
+    """The k assets whose nearest region is nearest to the mean of the examples, each taken as a part of what is looked for.
+
+    like: asset ids or prefixes of them. images: picture files; of one that is transparent around its subject, the opaque part. box: of the only
+    example, this part alone. where: an SQL expression over the asset table. Assets that are examples are not among the results.
+    Raises InvalidInput, UnknownRecord, SpecError, Undecodable for a file that is no picture; what `search_regions` raises.
+    """
+    if not like and not images:
+        raise InvalidInput("Nothing to search for: give --asset ID, --like ID or --image FILE, whole or with a --box.")
+    if k < 1:
+        raise InvalidInput(f"-k must be at least 1, found {k}.")
+    if box is not None and len(like) + len(images) != 1:
+        raise InvalidInput("A box is a part of one picture: give it with one --asset, or with one --image.")
+    table = asset_table(current_snapshot(ws), ws, [])
+    uri_of = dict(zip(table["asset_id"].to_pylist(), table["source_uri"].to_pylist(), strict=True))
+    liked = [_resolve(text, list(uri_of)) for text in like]
+    pictures = [read_asset(ws.store, asset_id, uri_of[asset_id]) for asset_id in liked] + [_read_file(path) for path in images]
+    if box is not None:
+        pictures = [cut(data, box) for data in pictures]
+    present = filter_assets(filter_assets(table, "NOT is_removed"), where)["asset_id"].to_pylist()
+    allowed = {asset_id: uri_of[asset_id] for asset_id in present if asset_id not in liked}
+    started = time.perf_counter()
+    seen = np.stack([region_query(data, ws) for data in pictures])
+    query = normalise(seen.mean(axis=0, keepdims=True))
+    found = search_regions(query[0], allowed, k, ws)
+    results = [
+        RegionResult(match.asset_id, uri_of[match.asset_id], round(match.distance, 6), (match.box.x, match.box.y, match.box.width, match.box.height))
+        for match in found
+    ]
+    return RegionAnswer(results, round((time.perf_counter() - started) * 1000, 3))
+
+
+def describe_all(ws: Workspace) -> list[RegionShard]:
+    """The regions of every asset that the current index offers, so that searches need compute none; those that exist stay."""
+    table = filter_assets(asset_table(current_snapshot(ws), ws, []), "NOT is_removed")
+    return describe_regions(dict(zip(table["asset_id"].to_pylist(), table["source_uri"].to_pylist(), strict=True)), ws)
+
+
+def _read_file(path: Path) -> bytes:
+    if not path.is_file():
+        raise InvalidInput(f"{path} does not exist.")
+    return path.read_bytes()
+
+
+def _resolve(text: str, ids: list[str]) -> str:
+    matches = [asset_id for asset_id in ids if asset_id.startswith(text)] if len(text) >= 4 else []
+    if len(matches) != 1:
+        raise UnknownRecord(
+            f"{'No' if not matches else 'More than one'} indexed asset has the id {text[:64]!r}. Ids are in `discovery search` and `score`."
+        )
+    return matches[0]
