@@ -60,7 +60,7 @@ def joined(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     A part of a row that is zero (nothing was seen there by that layer) stays zero; a row of zeros alone is given 1 in every place, so
     that it is as far from everything as a flat picture is.
 
-    >>> joined([np.array([[3.0]], np.float32), np.array([[0.0, 2.0]], np.float32)]).round(3).tolist()
+    >>> joined([np.array([[3.0]], np.float32), np.array([[0.0, 2.0]], np.float32)]).astype(float).round(3).tolist()
     [[0.707, 0.0, 0.707]]
     """
     rows = np.concatenate([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in parts], axis=1)
