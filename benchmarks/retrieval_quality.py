@@ -39,7 +39,7 @@ from discovery.adapters.storage import table_to_parquet
 from discovery.config import Config
 from discovery.core.knn import exact_knn
 from discovery.core.regions import nearest_region
-from discovery.core.rerank import alpha_query_expansion, database_augmentation, diversify, k_reciprocal_distances
+from discovery.core.rerank import SECOND_LOOKS, alpha_query_expansion, database_augmentation, diversify
 from discovery.core.retrieval import average_precision, bootstrap, ndcg_at, precision_at, rank, recall_at
 from discovery.stages.regions import _table
 
@@ -86,13 +86,13 @@ def augmented(task: Task) -> NDArray[np.float32]:
     return database_augmentation(task.references, graph, alpha=ALPHA)
 
 
-def reciprocal(task: Task, base: Distances) -> Distances:
-    """The SHORTLIST nearest by `base` ordered anew; all others stay behind them as they were."""
+def second_look(task: Task, base: Distances, name: str) -> Distances:
+    """The SHORTLIST nearest by `base` ordered anew, as a search would; all others stay behind them as they were."""
     order = rank(base, task.ids)
     distances = base + 2.0
     for row, query in enumerate(task.queries):
         near = order[row, : min(SHORTLIST, int(np.isfinite(base[row]).sum()))]
-        distances[row, near] = k_reciprocal_distances(query, task.references[near], [task.ids[column] for column in near])
+        distances[row, near] = SECOND_LOOKS[name](query, task.references[near], [task.ids[column] for column in near])
     return distances
 
 
@@ -101,8 +101,10 @@ METHODS: dict[str, Callable[[Task], Distances]] = {
     "alpha-QE, k 10": lambda task: expanded(task, task.references),
     "DBA, k 10": lambda task: task.hide_own(1.0 - task.queries @ augmented(task).T),
     "DBA + alpha-QE": lambda task: expanded(task, augmented(task)),
-    "k-reciprocal, top 200": lambda task: reciprocal(task, task.cosine()),
-    "alpha-QE + k-reciprocal": lambda task: reciprocal(task, expanded(task, task.references)),
+    "alpha-QE of top 200": lambda task: second_look(task, task.cosine(), "expand"),
+    "DBA of top 200": lambda task: second_look(task, task.cosine(), "augment"),
+    "k-reciprocal of top 200": lambda task: second_look(task, task.cosine(), "reciprocal"),
+    "alpha-QE + k-reciprocal": lambda task: second_look(task, expanded(task, task.references), "reciprocal"),
 }
 
 

@@ -99,7 +99,7 @@ def test_a_part_finds_its_picture_where_it_is_though_the_whole_does_not_and_is_d
                 by_part += 1
                 x, y, width, height = nearest.box
                 at_place += x <= (column + 0.5) * SIDE <= x + width and y <= (row + 0.5) * SIDE <= y + height
-                assert 0 <= x and 0 <= y and x + width <= COLUMNS * SIDE and y + height <= ROWS * SIDE
+                assert x >= 0 and y >= 0 and x + width <= COLUMNS * SIDE and y + height <= ROWS * SIDE
             by_whole += Path(search(ws, images=[file], k=1).results[0].source_uri).name == f"{number:02}.png"
         assert by_part >= 8 and by_part >= 2 * by_whole and at_place >= 6  # measured: 10, 1 and 10 of 12
         assert (ws.tally["region_shard.computed"], ws.tally["region_shard.reused"]) == (12, 0)
