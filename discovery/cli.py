@@ -340,12 +340,12 @@ def _index(options: argparse.Namespace, ws: Workspace) -> Answer:
 
     if options.audit:
         snapshot, measured = audit_recall(ws)
-        recall, bound, ef = measured.recall, measured.lower_bound, measured.ef
+        recall, bound, ef, certified = measured.recall, measured.lower_bound, measured.ef, measured.certified
     else:
         for manifest in _manifests(options, ws):
             embeddings = _embeddings(manifest, ws)
             snapshot = index(manifest, embeddings, dedupe(manifest, embeddings, ws), ws)
-        recall, bound, ef = snapshot.recall_at_10, snapshot.recall_lower_bound, snapshot.ef_search
+        recall, bound, ef, certified = snapshot.recall_at_10, snapshot.recall_lower_bound, snapshot.ef_search, snapshot.is_certified
     return {
         "index_id": snapshot.id,
         "elements": snapshot.elements,
@@ -353,7 +353,11 @@ def _index(options: argparse.Namespace, ws: Workspace) -> Answer:
         "ef_search": ef,
         "recall_at_10": round(recall, 6),
         "recall_lower_bound": round(bound, 6),
-        "exit_code": 1 if options.audit and bound < ws.config.index.recall_target else 0,
+        "recall_target": snapshot.recall_target,
+        "certified": certified,
+        "strata": [dataclasses.asdict(stratum) for stratum in snapshot.strata],
+        "removed": snapshot.removed,
+        "exit_code": 1 if options.audit and not certified else 0,
     }
 
 

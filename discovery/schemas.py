@@ -126,6 +126,17 @@ DUPLICATES = pa.schema(
     ]
 )
 
+AUDIT = pa.schema(  # what a recall audit measured, kept so that the next one need not
+    [
+        pa.field("content", pa.string(), nullable=False),  # a segment, with a hash of what of it is removed
+        pa.field("asset_id", ID, nullable=False),  # the query
+        pa.field("ef", pa.int32(), nullable=False),  # 0: exact
+        pa.field("distances", pa.list_(pa.float32(), 10), nullable=False),  # of its nearest in that segment, itself left out
+    ]
+)
+
+TOMBSTONES = pa.schema([pa.field("asset_id", ID, nullable=False)])
+
 NOVELTY = pa.schema(
     [
         pa.field("asset_id", ID, nullable=False),

@@ -188,6 +188,29 @@ def load_vectors(sets: Sequence[EmbeddingSet], ws: Workspace) -> tuple[list[str]
     return ids, vectors_of(table)
 
 
+def vectors_for(sets: Sequence[EmbeddingSet], ids: NDArray[np.bytes_], ws: Workspace) -> NDArray[np.float32]:
+    """(n, d) float32 unit vectors of some assets of these embedding sets, in the order of the ids.
+
+    Of shards that hold none of them only the ids are read. Raises CorruptArtifact when an asset is in no shard.
+    """
+    vectors = np.empty((len(ids), sets[-1].dim), np.float32)
+    left = {asset_id.decode(): row for row, asset_id in enumerate(ids)}
+    for key in sorted({key for embedded in reversed(sets) for key in embedded.shards}):
+        if not left:
+            break
+        shard = ws.store.load_record(EmbeddingShard, key)
+        if shard is None:
+            raise CorruptArtifact(f"Embedding shard {key} is missing. Run `discovery verify`, then embed again.")
+        named = ws.store.peek_columns(shard, ["asset_id"])["asset_id"].to_pylist()
+        if any(asset_id in left for asset_id in named):
+            table = in_float32(ws.store.read_table(shard))
+            found = [(row, left.pop(asset_id)) for row, asset_id in enumerate(table["asset_id"].to_pylist()) if asset_id in left]
+            vectors[[to for _, to in found]] = vectors_of(table)[[row for row, _ in found]]
+    if left:
+        raise CorruptArtifact(f"{len(left)} assets have no row in their shards, first {min(left)}. Run `discovery verify`.")
+    return vectors
+
+
 def in_float32(table: pa.Table) -> pa.Table:
     """A table of vectors that were stored as float16 as one of float32 unit vectors; any other as it is."""
     if "vector" not in table.column_names or table["vector"].type.value_type != pa.float16():

@@ -169,7 +169,7 @@ def test_weights_that_do_not_exist(photos: Path, root: str, capsys: pytest.Captu
 
 
 def test_a_corrupt_index_file(root: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    segment = next(Path(root, "artifacts", "segment").rglob("segment-*.bin"))
+    segment = next(Path(root, "artifacts", "segment").rglob("vectors-*.arrow"))
     good = segment.read_bytes()
     capsys.readouterr()
     assert main(["versions", "--root", root, "--json"]) == 0
