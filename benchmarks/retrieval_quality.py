@@ -38,10 +38,10 @@ from discovery.adapters.region_encoder import load_region_encoder
 from discovery.adapters.storage import table_to_parquet
 from discovery.config import Config
 from discovery.core.knn import exact_knn
-from discovery.core.regions import nearest_region
+from discovery.core.regions import nearest_region, quantised
 from discovery.core.rerank import SECOND_LOOKS, alpha_query_expansion, database_augmentation, diversify
 from discovery.core.retrieval import average_precision, bootstrap, ndcg_at, precision_at, rank, recall_at
-from discovery.stages.regions import _table
+from discovery.stages.regions import LARGEST_REGION_SHARD, region_table, region_vectors
 
 DETAILS = "x/gcompris-rcc/gcompris/src/activities/details/resource"
 K, ALPHA, SHORTLIST = 10, 3.0, 200
@@ -173,16 +173,16 @@ class Pictures:
         """(n, d) vectors of picture bytes."""
         return self._kept(self.encoder.spec.encoder_id, pictures, lambda: {"v": encode_pictures(self.encoder, pictures)})["v"]
 
-    def described(self, paths: Sequence[Path]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    def described(self, paths: Sequence[Path]) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         """The vectors of all regions, picture by picture, and how many each has."""
         data = [path.read_bytes() for path in paths]
 
         def compute() -> dict[str, NDArray[np.generic]]:
             size = self.regions.batch_size
             parts = [part for start in range(0, len(data), size) for part in self.regions.regions([self.regions.fit(one) for one in data[start : start + size]])]
-            return {"v": np.concatenate(parts).astype(np.float16), "n": np.array([len(part) for part in parts])}
+            return {"v": np.concatenate([quantised(part) for part in parts]), "n": np.array([len(part) for part in parts])}
 
-        found = self._kept(self.regions.spec.region_encoder_id, data, compute)
+        found = self._kept(f"{self.regions.spec.region_encoder_id}-int8", data, compute)
         return found["v"], found["n"]
 
     def queries(self, pictures: Sequence[bytes]) -> NDArray[np.float32]:
@@ -190,7 +190,7 @@ class Pictures:
         name = f"{self.regions.spec.region_encoder_id}-queries"
         return self._kept(name, pictures, lambda: {"v": np.stack([self.regions.query(opaque_part(data)) for data in pictures])})["v"]
 
-    def by_region(self, task: Task, pictures: Sequence[bytes], regions: tuple[NDArray[np.float16], NDArray[np.int64]]) -> Distances:
+    def by_region(self, task: Task, pictures: Sequence[bytes], regions: tuple[NDArray[np.int8], NDArray[np.int64]]) -> Distances:
         """(n, r) distances of queries to the nearest region of each reference."""
         return task.hide_own(np.stack([nearest_region(query, *regions)[0] for query in self.queries(pictures)]))
 
@@ -264,20 +264,17 @@ def cost(pictures: Pictures, paths: Sequence[Path]) -> None:
     fitted = [regions.fit(one) for one in data]
     vectors = [part for start in range(0, len(data), regions.batch_size) for part in regions.regions(fitted[start : start + regions.batch_size])]
     region_s = time.perf_counter() - started
-    times = -(-1024 // len(data))  # as many assets as a full shard has
-    columns = {name: [int(getattr(one, name)) for one in fitted] * times for name in ("width_px", "height_px", "rows", "columns")}
-    table = _table([f"{i:064}" for i in range(len(data) * times)], columns, [part.astype(np.float16) for part in vectors] * times, regions)
-    shard = table_to_parquet(table)
+    times = LARGEST_REGION_SHARD // len(data)
+    table = region_table([f"{i:064}" for i in range(len(data) * times)], fitted * times, vectors * times)
+    shard = table_to_parquet(table, plain=["vectors"])
     query, started = vectors[0][0], time.perf_counter()
     hashlib.sha256(shard).digest()
-    column = pq.read_table(io.BytesIO(shard))["vectors"].combine_chunks()
-    counts = np.diff(column.offsets.to_numpy()).astype(np.int64)
-    nearest_region(query, column.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(query)), counts)
+    nearest_region(query, *region_vectors(pq.read_table(io.BytesIO(shard)), len(query)))
     search_s = time.perf_counter() - started
     print(f"\ncost, {len(data)} photos, decoding and encoding on the same cores: {region_s / whole_s:.1f} of what the one vector takes "
           f"({1000 * region_s / len(data):.0f} and {1000 * whole_s / len(data):.0f} ms a picture)")  # fmt: skip
-    print(f"  {np.mean([len(part) for part in vectors]):.1f} regions of {len(query)} float16: {len(shard) / len(table) / 1024:.1f} KiB an asset in its shard")
-    print(f"  a search reads, checks and compares {len(table) / search_s:,.0f} assets a second: {1e6 / (len(table) / search_s):.0f} s a million")
+    print(f"  {np.mean([len(part) for part in vectors]):.1f} regions of {len(query)} int8: {len(shard) / len(table) / 1024:.1f} KiB an asset in its shard")
+    print(f"  a search on one core checks, decodes and compares {len(table) / search_s:,.0f} assets a second: {1e6 / (len(table) / search_s):.0f} s a million")
 
 
 def main() -> None:

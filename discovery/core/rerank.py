@@ -132,14 +132,18 @@ def diversify(
 def _expanded(query: NDArray[np.float32], candidates: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
     order = np.argsort(np.asarray(ids, dtype=np.str_), kind="stable")  # so that equals at the k-th place are those of the smallest ids
     moved = alpha_query_expansion(query, candidates[order])
-    return np.clip(1.0 - candidates @ moved, 0.0, 2.0).astype(np.float32)
+    return _distances(moved, candidates)
 
 
 def _augmented(query: NDArray[np.float32], candidates: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
     if len(candidates) < 2:
-        return np.clip(1.0 - candidates @ query, 0.0, 2.0).astype(np.float32)
+        return _distances(query, candidates)
     near, _ = exact_knn(candidates, candidates, SHORTLIST_NEIGHBOURS, query_ids=ids, reference_ids=ids)
-    return np.clip(1.0 - database_augmentation(candidates, near) @ query, 0.0, 2.0).astype(np.float32)
+    return _distances(query, database_augmentation(candidates, near))
+
+
+def _distances(query: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.clip(1.0 - rows @ query, 0.0, 2.0), np.float32)
 
 
 SECOND_LOOKS: dict[str, Callable[[NDArray[np.float32], NDArray[np.float32], Sequence[str]], NDArray[np.float32]]] = {

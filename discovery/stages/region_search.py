@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from discovery.adapters.filters import filter_assets
 from discovery.core.knn import normalise
-from discovery.errors import InvalidInput, UnknownRecord
-from discovery.stages.asset_table import asset_table
+from discovery.errors import InvalidInput
 from discovery.stages.history import current_snapshot
+from discovery.stages.open_index import OpenIndex
 from discovery.stages.query import Box, cut
 from discovery.stages.regions import describe_regions, region_query, search_regions
+from discovery.stages.search import _Library, _read_file
 from discovery.stages.shards import read_asset
 from discovery.types import RegionShard
 from discovery.workspace import Workspace
@@ -45,7 +46,8 @@ def search_by_region(
     """The k assets whose nearest region is nearest to the mean of the examples, each taken as a part of what is looked for.
 
     like: asset ids or prefixes of them. images: picture files; of one that is transparent around its subject, the opaque part. box: of the only
-    example, this part alone. where: an SQL expression over the asset table. Assets that are examples are not among the results.
+    example, this part alone. where: an SQL expression over the asset table. Assets that are examples, and copies of their pixels, are not
+    among the results, and of copies there is one.
     Raises InvalidInput, UnknownRecord, SpecError, Undecodable for a file that is no picture; what `search_regions` raises.
     """
     if not like and not images:
@@ -54,41 +56,34 @@ def search_by_region(
         raise InvalidInput(f"-k must be at least 1, found {k}.")
     if box is not None and len(like) + len(images) != 1:
         raise InvalidInput("A box is a part of one picture: give it with one --asset, or with one --image.")
-    table = asset_table(current_snapshot(ws), ws, [])
-    uri_of = dict(zip(table["asset_id"].to_pylist(), table["source_uri"].to_pylist(), strict=True))
-    liked = [_resolve(text, list(uri_of)) for text in like]
-    pictures = [read_asset(ws.store, asset_id, uri_of[asset_id]) for asset_id in liked] + [_read_file(path) for path in images]
+    library = _Library(current_snapshot(ws), ws)
+    liked = [library.resolve(text) for text in like]
+    uris = library.uris(set(liked))
+    pictures = [read_asset(ws.store, asset_id, uris[asset_id]) for asset_id in liked] + [_read_file(path) for path in images]
     if box is not None:
         pictures = [cut(data, box) for data in pictures]
-    present = filter_assets(filter_assets(table, "NOT is_removed"), where)["asset_id"].to_pylist()
-    allowed = {asset_id: uri_of[asset_id] for asset_id in present if asset_id not in liked}
+    mask, shown = library.allowed(where)
+    allowed = _ids(library.index, mask) - {library.stand_in(asset_id) for asset_id in liked}
     started = time.perf_counter()
     seen = np.stack([region_query(data, ws) for data in pictures])
     query = normalise(seen.mean(axis=0, keepdims=True))
-    found = search_regions(query[0], allowed, k, ws)
+    found = search_regions(query[0], allowed, k, ws, library.uris)
+    names = [shown.get(match.asset_id, match.asset_id) for match in found]
+    uris = library.uris(set(names))
     results = [
-        RegionResult(match.asset_id, uri_of[match.asset_id], round(match.distance, 6), (match.box.x, match.box.y, match.box.width, match.box.height))
-        for match in found
+        RegionResult(name, uris[name], round(match.distance, 6), (match.box.x, match.box.y, match.box.width, match.box.height))
+        for name, match in zip(names, found, strict=True)
     ]
     return RegionAnswer(results, round((time.perf_counter() - started) * 1000, 3))
 
 
 def describe_all(ws: Workspace) -> list[RegionShard]:
     """The regions of every asset that the current index offers, so that searches need compute none; those that exist stay."""
-    table = filter_assets(asset_table(current_snapshot(ws), ws, []), "NOT is_removed")
-    return describe_regions(dict(zip(table["asset_id"].to_pylist(), table["source_uri"].to_pylist(), strict=True)), ws)
+    library = _Library(current_snapshot(ws), ws)
+    return describe_regions(library.uris(_ids(library.index, None)), ws)
 
 
-def _read_file(path: Path) -> bytes:
-    if not path.is_file():
-        raise InvalidInput(f"{path} does not exist.")
-    return path.read_bytes()
-
-
-def _resolve(text: str, ids: list[str]) -> str:
-    matches = [asset_id for asset_id in ids if asset_id.startswith(text)] if len(text) >= 4 else []
-    if len(matches) != 1:
-        raise UnknownRecord(
-            f"{'No' if not matches else 'More than one'} indexed asset has the id {text[:64]!r}. Ids are in `discovery search` and `score`."
-        )
-    return matches[0]
+def _ids(index: OpenIndex, mask: NDArray[np.bool_] | None) -> set[str]:
+    """The assets of an index that are there and pass a filter."""
+    rows = np.flatnonzero(index.alive if mask is None else index.alive & mask)
+    return {name.decode() for name in index.ids(rows).tolist()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,9 @@ from discovery import schemas
 from discovery.adapters.cores import share_of_cores
 from discovery.adapters.cutout import opaque_part
 from discovery.adapters.read_ahead import ReadAhead
-from discovery.adapters.region_encoder import Fitted, RegionEncoder, load_region_encoder
+from discovery.adapters.region_encoder import Fitted, load_region_encoder
 from discovery.adapters.storage import table_to_parquet
-from discovery.core.regions import boxes, nearest_region, windows
+from discovery.core.regions import boxes, nearest_region, quantised, windows
 from discovery.core.vectors import require_unit_vectors
 from discovery.errors import EncoderMismatch, InvalidInput
 from discovery.stages.query import Box
@@ -25,8 +26,9 @@ from discovery.stages.shards import ShardTask, fill_missing, holders, read_asset
 from discovery.types import RegionShard
 from discovery.workspace import Workspace
 
-LARGEST_REGION_SHARD = 1024  # assets: 30 MB, which a search holds at once
+LARGEST_REGION_SHARD = 2048  # assets: 28 MB, which a search holds at once
 AHEAD = 4  # batches that are decoded before they are encoded
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +57,30 @@ def region_query(data: bytes, ws: Workspace) -> NDArray[np.float32]:
     return load_region_encoder(ws.config).query(opaque_part(data))
 
 
-def search_regions(query: NDArray[np.float32], allowed: Mapping[str, str], k: int, ws: Workspace) -> list[RegionMatch]:
+def search_regions(
+    query: NDArray[np.float32], allowed: Collection[str], k: int, ws: Workspace, sources: Callable[[set[str]], Mapping[str, str]]
+) -> list[RegionMatch]:
     """The k assets whose nearest region is nearest to the query, nearest first, equals by id; exact.
 
-    query: (dim,) unit, of `region_query`, or the unit mean of several. allowed: asset_id to source URI of all that may be found. Regions that
-    are lacking are computed first, once ever, unless they are more than regions.at_search. Memory: a shard of at most LARGEST_REGION_SHARD
-    assets at a time, and the ids. Raises InvalidInput: a query of another encoder, k under 1, too many regions lacking; CorruptArtifact.
+    query: (dim,) unit, of `region_query`, or the unit mean of several. allowed: ids of all that may be found. sources: asked for the source URIs
+    of those without regions, which are then computed, once ever, unless they are more than regions.at_search. Memory: a shard of at
+    most LARGEST_REGION_SHARD assets at a time, and the ids. Raises InvalidInput: a query of another encoder, k under 1, too many
+    without regions; CorruptArtifact.
     """
     encoder = load_region_encoder(ws.config)
     if query.shape != (encoder.spec.dim,) or k < 1:
         raise InvalidInput(f"Expected a ({encoder.spec.dim},) query and k >= 1, found {query.shape} and {k}.")
     producer = encoder.spec.region_encoder_id
     held = holders(RegionShard, producer, ws)
-    lacking = len(allowed.keys() - held.keys())
-    if lacking > ws.config.regions.at_search:
+    lacking = set(allowed) - held.keys()
+    if len(lacking) > ws.config.regions.at_search:
         raise InvalidInput(
-            f"{lacking:,} of {len(allowed):,} assets have no regions yet, and a search computes {ws.config.regions.at_search:,} at most "
+            f"{len(lacking):,} of {len(allowed):,} assets have no regions yet, and a search computes {ws.config.regions.at_search:,} at most "
             "(regions.at_search). Compute them once: discovery regions. Or search fewer: --where."
         )
     if lacking:
-        ws.report(f"regions: {lacking:,} of {len(allowed):,} assets are described for the first time, which is kept")
-        describe_regions(allowed, ws)
+        ws.report(f"regions: {len(lacking):,} of {len(allowed):,} assets are described for the first time, which is kept")
+        describe_regions(sources(lacking), ws)
         held = holders(RegionShard, producer, ws)
     wanted: dict[str, set[str]] = {}
     for asset_id in allowed:
@@ -93,14 +98,31 @@ def _nearest_of_shard(query: NDArray[np.float32], shard: RegionShard, wanted: se
     table = ws.store.read_table(shard)
     table = table.filter(pa.array([asset_id in wanted for asset_id in table["asset_id"].to_pylist()], pa.bool_()))
     ids = table["asset_id"].to_pylist()
-    column = table["vectors"].combine_chunks()
-    counts = np.diff(column.offsets.to_numpy()).astype(np.int64)
-    vectors = column.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, shard.dim)
-    distances, places = nearest_region(query, vectors, counts)
+    distances, places = nearest_region(query, *region_vectors(table, shard.dim))
     for row in np.lexsort((np.asarray(ids, dtype=np.str_), distances))[:k].tolist():
         rows, columns, width, height = (table[name][row].as_py() for name in ("rows", "columns", "width_px", "height_px"))
         box = boxes(rows, columns, width, height)[places[row]]
         yield RegionMatch(ids[row], float(distances[row]), Box(*(int(value) for value in box)))
+
+
+def region_vectors(table: pa.Table, dim: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """(n, dim) int8, the vectors of all regions in a shard's table, asset after asset, and (m,) how many each asset has. Without a copy."""
+    column = table["vectors"].combine_chunks()
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    values = np.frombuffer(data, np.int8)[bounds[0] : bounds[-1]] if data is not None else np.zeros(0, np.int8)
+    return values.reshape(-1, dim), np.diff(bounds) // dim
+
+
+def region_table(asset_ids: Sequence[str], pictures: Sequence[Fitted], vectors: Sequence[NDArray[np.float32]]) -> pa.Table:
+    """The rows of one shard; an asset has as many vectors as its grid has windows. Raises InvalidInput when it has another number."""
+    for picture, found in zip(pictures, vectors, strict=True):
+        if len(windows(picture.rows, picture.columns)) != len(found):
+            raise InvalidInput(f"{len(found)} regions of a picture whose grid of {picture.rows} x {picture.columns} has another number of windows.")
+    columns = [[getattr(picture, name) for picture in pictures] for name in schemas.REGIONS.names[1:-1]]
+    data = [quantised(found).tobytes() for found in vectors]
+    arrays = [pa.array(values, field.type) for values, field in zip([asset_ids, *columns, data], schemas.REGIONS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schemas.REGIONS)
 
 
 def region_shard(task: ShardTask) -> RegionShard:
@@ -120,8 +142,8 @@ def region_shard(task: ShardTask) -> RegionShard:
     started = time.perf_counter()
     asset_ids = [asset_id for asset_id, _ in task.assets]
     fitted: dict[int, Fitted] = {}
-    columns: dict[str, list[int]] = {name: [] for name in ("width_px", "height_px", "rows", "columns")}
-    vectors: list[NDArray[np.float16]] = []
+    pictures: list[Fitted] = []  # without their pixels
+    vectors: list[NDArray[np.float32]] = []
 
     def decode_row(row: int, data: bytes) -> None:
         fitted[row] = encoder.fit(data)
@@ -137,13 +159,12 @@ def region_shard(task: ShardTask) -> RegionShard:
             began = time.perf_counter()
             for offset, (picture, found) in enumerate(zip(some, encoder.regions(some), strict=True)):
                 require_unit_vectors(found, [asset_ids[start + offset]] * len(found), task.producer)
-                vectors.append(found.astype(np.float16))
-                for name, values in columns.items():
-                    values.append(getattr(picture, name))
+                vectors.append(found)
+                pictures.append(dataclasses.replace(picture, pixels=NO_PIXELS))
             encode_s += time.perf_counter() - began
         wait_s = ahead.seconds.wait_s
-    table = _table(asset_ids, columns, vectors, encoder)
-    file = store.put_file(RegionShard.stage, task.key, "table", table_to_parquet(table), ".parquet", len(asset_ids))
+    data = table_to_parquet(region_table(asset_ids, pictures, vectors), plain=["vectors"])
+    file = store.put_file(RegionShard.stage, task.key, "table", data, ".parquet", len(asset_ids))
     return store.commit(
         RegionShard(
             id=task.key, inputs=(), created_at=task.created_at, files=(file,), producer=task.producer, dim=encoder.spec.dim,
@@ -151,15 +172,3 @@ def region_shard(task: ShardTask) -> RegionShard:
             encode_s=round(encode_s, 3), total_s=round(time.perf_counter() - started, 3),
         )
     )  # fmt: skip
-
-
-def _table(asset_ids: list[str], columns: dict[str, list[int]], vectors: list[NDArray[np.float16]], encoder: RegionEncoder) -> pa.Table:
-    """The rows of one shard; each has as many vectors as its grid has windows."""
-    counts = [len(windows(rows, across)) for rows, across in zip(columns["rows"], columns["columns"], strict=True)]
-    if counts != [len(found) for found in vectors]:
-        raise InvalidInput(f"{encoder.spec.region_encoder_id} gave another number of regions than the grids of its pictures have windows.")
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(vectors).reshape(-1), pa.float16()), encoder.spec.dim)
-    lists = pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32()), flat)
-    schema = schemas.regions(encoder.spec.dim)
-    arrays = [pa.array(values, schema.field(name).type) for name, values in columns.items()]
-    return pa.Table.from_arrays([pa.array(asset_ids, pa.string()), *arrays, lists], schema=schema)

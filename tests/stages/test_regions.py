@@ -177,6 +177,6 @@ def test_what_cannot_be_asked_is_refused(root, tmp_path):
             with pytest.raises(error, match=said):
                 search_by_region(ws, **arguments)
         query = region_query(file.read_bytes(), ws)
-        assert search_regions(query, {}, 3, ws) == []
+        assert search_regions(query, [], 3, ws, dict.fromkeys) == []
         with pytest.raises(InvalidInput, match=r"Expected a \(432,\) query"):
-            search_regions(query[:7], {}, 3, ws)
+            search_regions(query[:7], [], 3, ws, dict.fromkeys)
