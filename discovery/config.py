@@ -167,7 +167,7 @@ class RegionsConfig(Section):
     """What is kept of parts of pictures, for searches by a part."""
 
     speed_only: ClassVar[frozenset[str]] = frozenset({"at_embed", "at_search"})
-    canvas_px: int = Field(448, ge=64, le=2048, description="longer side at which a picture is looked at; a larger one finds smaller parts, at a cost that grows with its square")
+    canvas_px: int = Field(448, ge=64, le=2048, multiple_of=32, description="longer side at which a picture is looked at, a multiple of 32; a larger one finds smaller parts, at a cost that grows with its square")
     at_embed: bool = Field(False, description="compute the regions of every asset when it is embedded; else when they are first searched")
     at_search: int = Field(20_000, ge=0, description="assets whose regions a search computes by itself; where more are lacking it says how to have them computed first")
 

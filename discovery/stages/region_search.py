@@ -34,7 +34,7 @@ class RegionResult:
 
 @dataclass(frozen=True, slots=True)
 class RegionAnswer:
-    """Assets, nearest first, and how long it took, with the regions that had to be computed for it."""
+    """Assets, nearest first, and how long the search itself took, with the regions that had to be computed for it."""
 
     results: list[RegionResult]
     latency_ms: float
@@ -64,9 +64,9 @@ def search_by_region(
         pictures = [cut(data, box) for data in pictures]
     mask, shown = library.allowed(where)
     allowed = _ids(library.index, mask) - {library.stand_in(asset_id) for asset_id in liked}
-    started = time.perf_counter()
     seen = np.stack([region_query(data, ws) for data in pictures])
     query = normalise(seen.mean(axis=0, keepdims=True))
+    started = time.perf_counter()
     found = search_regions(query[0], allowed, k, ws, library.uris)
     names = [shown.get(match.asset_id, match.asset_id) for match in found]
     uris = library.uris(set(names))
