@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import os
 import platform
@@ -36,8 +37,8 @@ from discovery.core.draws import id_array
 from discovery.core.knn import exact_knn, normalise
 from discovery.core.recall import Stratum, choose_ef, recall_at_k
 from discovery.stages.audit import EF_GRID
-from discovery.stages.index import Content, commit_snapshot, content_of, grown, opened
 from discovery.stages.history import current_snapshot
+from discovery.stages.index import Content, commit_snapshot, content_of, grown, opened
 from discovery.stages.open_index import open_index
 from discovery.types import IndexSnapshot
 from discovery.workspace import Workspace, open_workspace
@@ -81,7 +82,7 @@ class Contender:
     def __init__(self, name: str, build: Callable[[np.ndarray], Any], query: Callable[..., Any], grid: tuple[int, ...] = GRID) -> None:
         self.name, self.build, self.query, self.grid = name, build, query, grid
         self.index: Any = None
-        self.build_s = self.memory_mib = 0.0
+        self.build_s = self.build_cpu_s = self.memory_mib = 0.0
         self.ef: dict[float, int | None] = {}
 
 
@@ -158,6 +159,7 @@ def ours(ws: Workspace, ids: np.ndarray) -> Contender:
 
 
 def commit(content: Content, parent: IndexSnapshot | None, ws: Workspace) -> IndexSnapshot:
+    """Commit a snapshot and make it current."""
     key = f"{int(time.time() * 1e9):064x}"
     made = commit_snapshot(key, content, parent, manifests=("0" * 64,), embeddings=("1" * 64,), duplicates_id="2" * 64, ws=ws)
     assert ws.catalog.swap_head(ENCODER, made.id, parent.id if parent else "")
@@ -174,6 +176,7 @@ def true_distances(vectors: np.ndarray, queries: np.ndarray, labels: np.ndarray)
 
 
 def seconds(work: Callable[[], Any]) -> float:
+    """That the work took."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -199,6 +202,7 @@ def cold_open(root: Path, queries: Path, mode: str) -> dict[str, float]:
 
 
 def cold(root: str, queries: str, mode: str) -> None:
+    """What `cold_open` runs."""
     query = np.load(queries)[:1]
     with open_workspace(Config(root=root)) as ws:
         started = time.perf_counter()
@@ -211,9 +215,10 @@ def cold(root: str, queries: str, mode: str) -> None:
 
 
 def run(options: argparse.Namespace, folder: Path) -> None:
+    """Everything, in order."""
     made = make_vectors(options.rows, options.seed)
     vectors, queries = made[: options.rows], made[options.rows :].copy()
-    ids = np.sort(id_array([f"{number:016x}".translate(str.maketrans("", "")) * 4 for number in np.random.default_rng(1).permutation(2**40 + np.arange(options.rows))]))
+    ids = np.sort(id_array([hashlib.sha256(str(number).encode()).hexdigest() for number in range(options.rows)]))
     np.save(folder / "queries.npy", queries)
     started = time.perf_counter()
     _, truth = exact_knn(queries, vectors, K)
@@ -222,16 +227,20 @@ def run(options: argparse.Namespace, folder: Path) -> None:
 
     config = Config(root=str(folder / "store")).replace(dask={"scheduler": "inline"})
     with open_workspace(config) as ws:
-        contenders = [bare_hnswlib(16), ours(ws, ids), bare_hnswlib(32)]
+        contenders = [bare_hnswlib(16), ours(ws, ids)]
+        if not options.few:
+            contenders.append(bare_hnswlib(32))
         if options.peers:
             contenders += [faiss_hnsw(), usearch_bf16()]
         for one in contenders:
             gc.collect()
             before = peak_mib()
+            spent = time.process_time()
             one.build_s = seconds(lambda one=one: setattr(one, "index", one.build(vectors)))  # type: ignore[misc]
+            one.build_cpu_s = time.process_time() - spent
             gc.collect()
             one.memory_mib = peak_mib() - before
-            print(f"{one.name}: built in {one.build_s:,.1f} s, {one.memory_mib:,.0f} MiB", flush=True)
+            print(f"{one.name}: built in {one.build_s:,.1f} s ({one.build_cpu_s:,.1f} s of cores), {one.memory_mib:,.0f} MiB", flush=True)
             for target in TARGETS:
                 shown = choose_ef(
                     one.grid,
@@ -258,25 +267,27 @@ def run(options: argparse.Namespace, folder: Path) -> None:
 
 
 def labels_of(one: Contender, queries: np.ndarray, ef: int) -> np.ndarray:
+    """Labels that an index finds with all threads."""
     labels = np.asarray(one.query(one.index, queries, K, ef, 2)[0]).astype(np.int64)
     return labels
 
 
+def rate(one: Contender, queries: np.ndarray, ef: int, threads: int, batch: bool) -> float:
+    """Queries a second, in a batch or one at a time."""
+    if batch:
+        return len(queries) / seconds(lambda: one.query(one.index, queries, K, ef, threads))
+    return SINGLE / seconds(lambda: [one.query(one.index, queries[row : row + 1], K, ef, threads) for row in range(SINGLE)])
+
+
 def speeds(contenders: list[Contender], queries: np.ndarray, rounds: int) -> None:
+    """Queries a second of all, in turn."""
     for target in TARGETS:
         for threads, batch in ((1, True), (2, True), (1, False)):
             taken: dict[str, list[float]] = {one.name: [] for one in contenders}
             for _ in range(rounds):
                 for one in contenders:
-                    ef = one.ef[target]
-                    if ef is None:
-                        continue
-                    if batch:
-                        taken[one.name].append(len(queries) / seconds(lambda one=one, ef=ef: one.query(one.index, queries, K, ef, threads)))  # type: ignore[misc]
-                    else:
-                        some = queries[:SINGLE]
-                        spent = seconds(lambda one=one, ef=ef: [one.query(one.index, some[row : row + 1], K, ef, threads) for row in range(SINGLE)])  # type: ignore[misc]
-                        taken[one.name].append(SINGLE / spent)
+                    if (ef := one.ef[target]) is not None:
+                        taken[one.name].append(rate(one, queries, ef, threads, batch))
             base = statistics.median(taken["hnswlib M16"]) if taken["hnswlib M16"] else None
             line = []
             for name, values in taken.items():
@@ -310,6 +321,7 @@ def wrapper(contenders: list[Contender], queries: np.ndarray, rounds: int) -> No
 
 
 def filtered(contenders: list[Contender], queries: np.ndarray, rounds: int) -> None:
+    """A strict filter: ours against hnswlib's in Python."""
     index, bare = contenders[1].index, contenders[0]
     some = queries[:50]
     allowed = np.random.default_rng(2).random(index.rows) < 0.01
@@ -325,9 +337,10 @@ def filtered(contenders: list[Contender], queries: np.ndarray, rounds: int) -> N
 
 
 def increment(contenders: list[Contender], ids: np.ndarray, vectors: np.ndarray, snapshot: IndexSnapshot, ws: Workspace) -> None:
+    """One per cent of new rows: from their vectors to a current, certified snapshot."""
     fresh = max(1, len(ids) // 100)
     extra = make_vectors(fresh, 99)[:fresh]
-    named = np.sort(id_array([f"{2**50 + number:016x}" * 4 for number in range(fresh)]))
+    named = np.sort(id_array([hashlib.sha256(f"fresh {number}".encode()).hexdigest() for number in range(fresh)]))
     wanted = np.sort(np.concatenate([ids, named]))
     started = time.perf_counter()
     content = content_of(snapshot, ENCODER, DIM, ws)
@@ -347,6 +360,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--few", action="store_true", help="without bare hnswlib at M 32, which takes as long as ours to build")
     parser.add_argument("--peers", help="folder with faiss and usearch")
     parser.add_argument("--cold", help=argparse.SUPPRESS)
     parser.add_argument("--queries", help=argparse.SUPPRESS)

@@ -39,7 +39,7 @@ from discovery.adapters.storage import table_to_parquet
 from discovery.config import Config
 from discovery.core.knn import exact_knn
 from discovery.core.regions import nearest_region, quantised
-from discovery.core.rerank import SECOND_LOOKS, alpha_query_expansion, database_augmentation, diversify
+from discovery.core.rerank import alpha_query_expansion, database_augmentation, diversify, k_reciprocal_distances
 from discovery.core.retrieval import average_precision, bootstrap, ndcg_at, precision_at, rank, recall_at
 from discovery.stages.regions import LARGEST_REGION_SHARD, region_table, region_vectors
 
@@ -47,6 +47,7 @@ DETAILS = "x/gcompris-rcc/gcompris/src/activities/details/resource"
 K, ALPHA, SHORTLIST = 10, 3.0, 200
 AREAS = (0.03, 0.08, 0.2, 0.5)
 Distances = NDArray[np.floating]
+Look = Callable[[NDArray[np.float32], NDArray[np.float32], Sequence[str]], NDArray[np.float32]]  # query, shortlist, its ids
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,24 @@ def augmented(task: Task) -> NDArray[np.float32]:
     return database_augmentation(task.references, graph, alpha=ALPHA)
 
 
-def second_look(task: Task, base: Distances, name: str) -> Distances:
+def expand_shortlist(query: NDArray[np.float32], near: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
+    """(m,) distances of a shortlist to the query moved by its K nearest."""
+    return np.asarray(1.0 - near @ alpha_query_expansion(query, near, ALPHA, K), np.float32)
+
+
+def augment_shortlist(query: NDArray[np.float32], near: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
+    """(m,) distances of a shortlist, each moved by its K nearest in it."""
+    graph, _ = exact_knn(near, near, K, query_ids=ids, reference_ids=ids)
+    return np.asarray(1.0 - database_augmentation(near, graph, alpha=ALPHA) @ query, np.float32)
+
+
+def second_look(task: Task, base: Distances, look: Look) -> Distances:
     """The SHORTLIST nearest by `base` ordered anew, as a search would; all others stay behind them as they were."""
     order = rank(base, task.ids)
     distances = base + 2.0
     for row, query in enumerate(task.queries):
         near = order[row, : min(SHORTLIST, int(np.isfinite(base[row]).sum()))]
-        distances[row, near] = SECOND_LOOKS[name](query, task.references[near], [task.ids[column] for column in near])
+        distances[row, near] = look(query, task.references[near], [task.ids[column] for column in near])
     return distances
 
 
@@ -101,10 +113,10 @@ METHODS: dict[str, Callable[[Task], Distances]] = {
     "alpha-QE, k 10": lambda task: expanded(task, task.references),
     "DBA, k 10": lambda task: task.hide_own(1.0 - task.queries @ augmented(task).T),
     "DBA + alpha-QE": lambda task: expanded(task, augmented(task)),
-    "alpha-QE of top 200": lambda task: second_look(task, task.cosine(), "expand"),
-    "DBA of top 200": lambda task: second_look(task, task.cosine(), "augment"),
-    "k-reciprocal of top 200": lambda task: second_look(task, task.cosine(), "reciprocal"),
-    "alpha-QE + k-reciprocal": lambda task: second_look(task, expanded(task, task.references), "reciprocal"),
+    "alpha-QE of top 200": lambda task: second_look(task, task.cosine(), expand_shortlist),
+    "DBA of top 200": lambda task: second_look(task, task.cosine(), augment_shortlist),
+    "k-reciprocal of top 200": lambda task: second_look(task, task.cosine(), k_reciprocal_distances),
+    "alpha-QE + k-reciprocal": lambda task: second_look(task, expanded(task, task.references), k_reciprocal_distances),
 }
 
 

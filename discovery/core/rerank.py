@@ -5,15 +5,14 @@ None of these looks at more than it is given, so a shortlist from an index is en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from discovery.core.knn import exact_knn, normalise
+from discovery.core.knn import normalise
 from discovery.errors import InvalidInput
 
-SHORTLIST_NEIGHBOURS = 10  # of each candidate, that it is moved by
 DECIMALS = 6  # of cosine distances between float32 rows that mean something: copies are at 0, whatever their rounding
 
 
@@ -127,34 +126,6 @@ def diversify(
         apart = np.minimum(apart, np.round(np.maximum(1.0 - points @ points[place], 0.0), DECIMALS))
         apart[taken] = -1.0
     return np.asarray(order[taken], np.int64)
-
-
-def _expanded(query: NDArray[np.float32], candidates: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
-    order = np.argsort(np.asarray(ids, dtype=np.str_), kind="stable")  # so that equals at the k-th place are those of the smallest ids
-    moved = alpha_query_expansion(query, candidates[order])
-    return _distances(moved, candidates)
-
-
-def _augmented(query: NDArray[np.float32], candidates: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
-    if len(candidates) < 2:
-        return _distances(query, candidates)
-    near, _ = exact_knn(candidates, candidates, SHORTLIST_NEIGHBOURS, query_ids=ids, reference_ids=ids)
-    return _distances(query, database_augmentation(candidates, near))
-
-
-def _distances(query: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.clip(1.0 - rows @ query, 0.0, 2.0), np.float32)
-
-
-SECOND_LOOKS: dict[str, Callable[[NDArray[np.float32], NDArray[np.float32], Sequence[str]], NDArray[np.float32]]] = {
-    "expand": _expanded,
-    "augment": _augmented,
-    "reciprocal": k_reciprocal_distances,
-}
-"""Distances of a shortlist by a second look, by name: (query (d,), candidates (m, d), ids) gives (m,) float32, smaller is nearer, in [0, 2].
-
-They order one shortlist, and are not comparable with plain distances or between queries: show the plain ones.
-"""
 
 
 def _weighted(

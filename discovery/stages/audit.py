@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from discovery import schemas
 from discovery.adapters.hnsw import NOTHING
 from discovery.config import IndexConfig
-from discovery.core.draws import ID_DIGITS, draw
+from discovery.core.draws import draw
 from discovery.core.recall import Certificate, Stratum, choose_ef, neighbourhood_sizes, recall_at_k, stratify
 from discovery.stages.open_index import OpenIndex, Rows
 
@@ -28,6 +28,8 @@ AHEAD = 2  # places above the ef that is enough for them
 FIRST_WALK = 0.8  # of the error allowed, for the walk from there; the rest is for one from the top, should it fail
 POOL = 10  # members are drawn for each query that is asked, so that a tenth of them are enough for the rare ones
 REFERENCES = 2048  # members that the size of a neighbourhood is estimated from
+
+EXACT_SEARCH = Certificate(EF_GRID[-1], 1.0, 1.0, True, ())  # of an index that nothing can be missed in
 
 Known = dict[tuple[str, str, int], NDArray[np.float32]]  # (segment and its tombstones, query, ef or EXACT): distances of the K nearest
 
@@ -45,12 +47,13 @@ def audit(index: OpenIndex, config: IndexConfig, known: pa.Table | None = None) 
 
     Queries are members, each without itself in both answers. A pool of them is drawn by a salted hash and cut by the size of their neighbourhoods into
     the rarest tenth, the next four and the commoner half; of each stratum `audit_queries` are asked. So the bound is not that of an
-    average, in which rare members do not show. It speaks of members as queries. In an index so small that all were asked, it is the recall itself.
+    average, in which rare members do not show. It speaks of members as queries. In an index so small that all were asked, it is the recall itself; of
+    one without a graph nothing is measured, since it is searched by what would be compared with.
     known: what an earlier audit measured.
     """
     live = np.flatnonzero(index.alive)
-    if len(live) < 2:
-        return Audit(_trivial(), schemas.AUDIT.empty_table())  # nothing else to find, so nothing can be missed
+    if len(live) < 2 or not any(segment.has_graph for segment in index.segments):
+        return Audit(EXACT_SEARCH, schemas.AUDIT.empty_table())
     salt = f"recall-audit-{config.seed}"
     ids = index.all_ids()[live]
     pool = live[draw(ids, POOL * config.audit_queries, salt)]
@@ -65,8 +68,6 @@ def audit(index: OpenIndex, config: IndexConfig, known: pa.Table | None = None) 
     ]
     k, before = min(K, len(live) - 1), _known(known)
     work = _Measurement(index, asked, k, before)
-    if not any(segment.has_graph for segment in index.segments):
-        return Audit(choose_ef(EF_GRID[-1:], work.recalls, strata, config.recall_target, config.recall_delta), work.table())
     others = np.setdiff1d(live[draw(ids, PILOT, salt + "-pilot")], asked)
     pilot = _Measurement(index, others, k, before)
     start = _start(pilot, config.recall_target) if len(others) else EF_GRID[0]
@@ -83,10 +84,6 @@ def _start(pilot: _Measurement, target: float) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if pilot.recalls(EF_GRID[middle]).mean() >= target else (low, middle - 1)
     return EF_GRID[max(0, low - AHEAD)]
-
-
-def _trivial() -> Certificate:
-    return Certificate(EF_GRID[-1], 1.0, 1.0, True, ())
 
 
 class _Measurement:
@@ -118,8 +115,9 @@ class _Measurement:
         keys = [(content, name, ef) for name in self.names]
         missing = np.array([row for row, key in enumerate(keys) if key not in self.used and key not in self.known], np.int64)
         if len(missing):
-            one = OpenIndex([index.segments[number]], np.zeros(0, f"S{ID_DIGITS}"), index.dim, ef, index.config)
-            one.alive &= index.alive[index.starts[number] : index.starts[number + 1]]
+            segment = index.segments[number]
+            dead = segment.ids[~index.alive[index.starts[number] : index.starts[number + 1]]]
+            one = OpenIndex([segment], dead, index.dim, ef, index.config)
             own = self.asked[missing] - index.starts[number]
             own = np.where((own >= 0) & (own < one.rows), own, NOTHING)
             _, found = one.search(self.queries[missing], K, without=own[:, None], ef=max(ef, 1), exact=ef == EXACT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +15,16 @@ from discovery.stages.history import current_snapshot
 from discovery.stages.open_index import OpenIndex
 from discovery.stages.query import Box, cut
 from discovery.stages.regions import describe_regions, region_query, search_regions
-from discovery.stages.search import _Library, _read_file
+from discovery.stages.search import SearchAnswer, SearchResult, _Library, _read_file
 from discovery.stages.shards import read_asset
 from discovery.types import RegionShard
 from discovery.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
-class RegionResult:
-    """One asset, the cosine distance in [0, 2] of its nearest region, and that region: x, y, width, height in pixels of the upright picture."""
-
-    asset_id: str
-    source_uri: str
-    distance: float
-    box: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class RegionAnswer:
-    """Assets, nearest first, and how long the search itself took, with the regions that had to be computed for it."""
-
-    results: list[RegionResult]
-    latency_ms: float
-
-
 def search_by_region(
     ws: Workspace, *, like: Sequence[str] = (), images: Sequence[Path] = (), box: Box | None = None, where: str = "", k: int = 10
-) -> RegionAnswer:
-    """The k assets whose nearest region is nearest to the mean of the examples, each taken as a part of what is looked for.
+) -> SearchAnswer:
+    """The k assets whose nearest region is nearest to the mean of the examples, each taken as a part of what is looked for; with its box.
 
     like: asset ids or prefixes of them. images: picture files; of one that is transparent around its subject, the opaque part. box: of the only
     example, this part alone. where: an SQL expression over the asset table. Assets that are examples, and copies of their pixels, are not
@@ -71,10 +52,10 @@ def search_by_region(
     names = [shown.get(match.asset_id, match.asset_id) for match in found]
     uris = library.uris(set(names))
     results = [
-        RegionResult(name, uris[name], round(match.distance, 6), (match.box.x, match.box.y, match.box.width, match.box.height))
+        SearchResult(name, uris[name], round(match.distance, 6), box=(match.box.x, match.box.y, match.box.width, match.box.height))
         for name, match in zip(names, found, strict=True)
     ]
-    return RegionAnswer(results, round((time.perf_counter() - started) * 1000, 3))
+    return SearchAnswer(results, round((time.perf_counter() - started) * 1000, 3))
 
 
 def describe_all(ws: Workspace) -> list[RegionShard]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from discovery.adapters.filters import filter_assets
 from discovery.core.draws import ID_DIGITS
 from discovery.core.knn import normalise as unit_rows
+from discovery.core.rerank import alpha_query_expansion, database_augmentation, diversify, k_reciprocal_distances
 from discovery.errors import CorruptArtifact, InvalidInput, UnknownRecord
 from discovery.stages.asset_table import asset_table
 from discovery.stages.history import current_snapshot, embedding_sets
@@ -24,14 +25,24 @@ from discovery.stages.shards import read_asset, vectors_for
 from discovery.types import DuplicateReport, IndexSnapshot, Manifest
 from discovery.workspace import Workspace
 
+MOST_EXPANDED = 100
+MOST_RERANKED = 2000  # takes its square in memory
+AUGMENTED = 200  # of the nearest, compared as they lie among their own
+SPREAD = 3  # times k, that a diverse answer is chosen from
+
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """One neighbour; cosine distance in [0, 2]."""
+    """One neighbour. distance: cosine distance to what was asked, in [0, 2]; reranked: after a second look, what the order is by.
+
+    box: after a search by a part, where the nearest one is: x, y, width, height in pixels of the upright picture.
+    """
 
     asset_id: str
     source_uri: str
     distance: float
+    reranked: float | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,33 @@ class Query:
     box: Box | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """What is done with the nearest before they are shown (core.rerank); 0 and False leave it out. Done in this order.
+
+    expand: search again from the query and its so many nearest (α-query expansion). augment: compare with each of the shortlist
+    as it lies among its own so many nearest (database-side augmentation). rerank: order so many nearest by neighbours in common (k-reciprocal
+    encoding). diverse: of three times k, k that differ from one another, the nearest first.
+    """
+
+    expand: int = 0
+    augment: int = 0
+    rerank: int = 0
+    diverse: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {"expand": MOST_EXPANDED, "augment": MOST_EXPANDED, "rerank": MOST_RERANKED}
+        for name, most in limits.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise InvalidInput(f"{name} is a number of neighbours from 0 to {most}, found {getattr(self, name)}.")
+
+    def shortlist(self, k: int) -> int:
+        """How many nearest it needs for an answer of k."""
+        return max(k, self.rerank, AUGMENTED if self.augment else 0, SPREAD * k if self.diverse else 0)
+
+
+ONE_LOOK = SecondLook()
+
 def search(
     ws: Workspace,
     *,
@@ -68,17 +106,21 @@ def search(
     box: Box | None = None,
     where: str = "",
     k: int = 10,
+    second_look: SecondLook = ONE_LOOK,
 ) -> SearchAnswer:
     """The k nearest assets to the mean of the examples, minus the mean of the counter-examples.
 
-    For like, unlike, images, texts and box see Query. where: an SQL expression over the asset table. Examples themselves, and pictures with the same
+    For like, unlike, images, texts and box see Query. where: an SQL expression over the asset table. second_look: what the answer is improved
+    by, at some milliseconds. Examples themselves, and pictures with the same
     pixels, are not among the results. Raises InvalidInput, UnknownRecord, SpecError, EncoderMismatch,
     Undecodable for a file that is no picture.
     """
-    return search_many(ws, [Query(like, unlike, images, texts, box)], where=where, k=k)[0]
+    return search_many(ws, [Query(like, unlike, images, texts, box)], where=where, k=k, second_look=second_look)[0]
 
 
-def search_many(ws: Workspace, queries: Sequence[Query], *, where: str = "", k: int = 10) -> list[SearchAnswer]:
+def search_many(
+    ws: Workspace, queries: Sequence[Query], *, where: str = "", k: int = 10, second_look: SecondLook = ONE_LOOK
+) -> list[SearchAnswer]:
     """The answer to each query, which are all put to the index at once; `latency_ms` is each one's share. As `search`, and raises what it raises."""
     if k < 1:
         raise InvalidInput(f"-k must be at least 1, found {k}.")
@@ -96,16 +138,84 @@ def search_many(ws: Workspace, queries: Sequence[Query], *, where: str = "", k: 
         without[number, : len(found)] = found
 
     started = time.perf_counter()
-    rows, distances = library.index.search(points.vectors, k, allowed=allowed, without=without)
+    ask = _Asked(library.index, allowed, without, k, second_look)
+    rows, distances, order = ask.answer(points.vectors)
     latency_ms = (time.perf_counter() - started) * 1000 / len(queries)
     names = library.index.ids(rows)
     uris = library.uris({shown.get(one, one) for one in (name.decode() for name in np.unique(names)) if one})
     answers = []
     for number in range(len(queries)):
-        found_ids = [shown.get(name.decode(), name.decode()) for name in names[number] if name]
-        results = [SearchResult(one, uris[one], round(float(d), 6)) for one, d in zip(found_ids, distances[number], strict=False)]
+        results = []
+        for place, name in enumerate(names[number]):
+            if name:
+                one = shown.get(name.decode(), name.decode())
+                by = None if second_look == ONE_LOOK else round(float(order[number, place]), 6)
+                results.append(SearchResult(one, uris[one], round(float(distances[number, place]), 6), by))
         answers.append(SearchAnswer(results, round(latency_ms, 3)))
     return answers
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How one set of queries is put to an index. without: (n, m) rows that are in none of a query's answers."""
+
+    index: OpenIndex
+    allowed: NDArray[np.bool_] | None
+    without: NDArray[np.int64]
+    k: int
+    look: SecondLook
+
+    def answer(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
+        """Rows (n, k), -1 for none; their distances to the queries as they were asked; and what they are ordered by."""
+        look, index = self.look, self.index
+        short = look.shortlist(self.k)
+        asked = queries
+        if look.expand:
+            near, _ = self._search(queries, look.expand, slice(None))
+            asked = np.stack([
+                alpha_query_expansion(query, index.vectors(rows[rows >= 0]), k=look.expand) for query, rows in zip(queries, near, strict=True)
+            ])  # fmt: skip
+        rows, distances = self._search(asked, short, slice(None))
+        order = distances.astype(np.float64)
+        if look == ONE_LOOK:
+            return rows, distances, order
+        shape = (len(queries), self.k)
+        chosen, apart, by = np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32), np.full(shape, np.inf)
+        for number, query in enumerate(asked):
+            mine = rows[number][rows[number] >= 0]
+            if len(mine):
+                places, value = self._looked(query, mine, order[number, : len(mine)])
+                chosen[number, : len(places)], by[number, : len(places)] = mine[places], value
+                plain = index.vectors(mine[places]) @ queries[number]
+                apart[number, : len(places)] = np.clip(1.0 - plain, 0.0, 2.0)
+        return chosen, apart, by
+
+    def _search(self, queries: NDArray[np.float32], k: int, which: slice) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return self.index.search(queries, k, allowed=self.allowed, without=self.without[which])
+
+    def _looked(
+        self, query: NDArray[np.float32], rows: NDArray[np.int64], order: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Places in a shortlist, best first, at most k, and what they are ordered by."""
+        look, index = self.look, self.index
+        vectors = index.vectors(rows)
+        names = [name.decode() for name in index.ids(rows)]
+        if look.augment:
+            near, _ = index.search(vectors, look.augment, without=rows[:, None])
+            kept, places = np.unique(np.concatenate([rows, near.ravel()[near.ravel() >= 0]]), return_inverse=True)
+            graph = np.full(near.shape, -1, np.int64)
+            graph[near >= 0] = places[len(rows) :]
+            moved = database_augmentation(index.vectors(kept), graph, places[: len(rows)])
+            vectors, order = moved, np.asarray(np.clip(1.0 - moved @ query, 0.0, 2.0), np.float64)
+        if look.rerank:
+            order = k_reciprocal_distances(query, vectors, names).astype(np.float64)
+        best = np.lexsort((np.asarray(names), order))
+        if look.diverse:
+            best = best[: SPREAD * self.k]
+            taken = diversify(order[best], vectors[best], [names[place] for place in best], self.k)
+            best = best[taken]
+        best = best[: self.k]
+        return best, order[best]
 
 
 @dataclass(frozen=True, slots=True)

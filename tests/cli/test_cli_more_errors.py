@@ -103,7 +103,7 @@ def test_a_search_by_a_part_tells_where_and_regions_are_computed_once(discovery,
 
 
 def test_what_a_search_by_a_part_cannot_take_is_said(discovery, indexed, monkeypatch):
-    for arguments in (["--region", "--whole"], ["--region", "--unlike", "abcd"], ["--box", "0,0,5,5", "--text", "a dog"]):
+    for arguments in (["--region", "--whole"], ["--region", "--unlike", "abcd"], ["--box", "0,0,5,5", "--text", "a dog"], ["--region", "--rerank", "20"]):
         assert refused(discovery("search", "--image", "some.jpg", *arguments, root=indexed), 2, "A search by parts of pictures goes with")
     monkeypatch.setenv("DISCOVERY_REGIONS__AT_SEARCH", "0")
     monkeypatch.setenv("DISCOVERY_REGIONS__CANVAS_PX", "320")

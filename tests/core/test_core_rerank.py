@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery.core.knn import exact_knn, normalise
-from discovery.core.rerank import SECOND_LOOKS, alpha_query_expansion, database_augmentation, diversify, k_reciprocal_distances
+from discovery.core.rerank import alpha_query_expansion, database_augmentation, diversify, k_reciprocal_distances
 from discovery.errors import InvalidInput
 
 
@@ -157,27 +157,6 @@ def test_variety_covers_the_clusters_that_the_nearest_miss():
     distances = 1 - rows @ normalise((centres[0] + centres.mean(axis=0))[None, :])[0]
     nearest = np.argsort(distances)[:4]
     assert len(set(cluster[nearest])) == 1 and len(set(cluster[diversify(distances, rows, names(40), 4)])) == 4
-
-
-@pytest.mark.parametrize("name", SECOND_LOOKS)
-@given(order=st.permutations(range(24)))
-@settings(max_examples=15, deadline=None)
-def test_a_second_look_keeps_to_its_range_and_follows_its_candidates(name, order):
-    query, rows = near(13, 16)
-    rows = np.concatenate([rows, rows[:8]])  # copies, for ties
-    ids = names(24)
-    found = SECOND_LOOKS[name](query, rows, ids)
-    assert found.shape == (24,) and found.dtype == np.float32 and ((found >= 0) & (found <= 2)).all()
-    assert SECOND_LOOKS[name](query, rows[order], [ids[i] for i in order]) == pytest.approx(found[order], abs=1e-6)
-
-
-@pytest.mark.parametrize("name", SECOND_LOOKS)
-def test_a_second_look_at_next_to_nothing_is_fine_and_a_copy_of_the_query_stays_first(name):
-    query, rows = near(14, 30)
-    look = SECOND_LOOKS[name]
-    assert look(query, rows[:0], []).shape == (0,) and look(query, rows[:1], ["a"]).shape == (1,)
-    if name != "augment":  # which moves the copy towards its own neighbours
-        assert look(query, np.concatenate([rows, query[None, :]]), names(31)).argmin() == 30
 
 
 def test_what_does_not_fit_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -194,6 +195,20 @@ def test_builds_in_threads_on_dask_and_twice_are_the_same_segments(tmp_path: Pat
     assert found[0] == found[1] == found[2]
 
 
+def test_an_audit_compares_with_the_live_rows_alone(ws: Workspace) -> None:
+    wanted = np.sort(names(range(100, 700)))
+    index = opened(grown(grown(EMPTY, np.sort(names(range(700))), vectors_of, ws), wanted, vectors_of, ws), ws)
+    assert any(dead and segment.has_graph for dead, segment in zip(index.dead, index.segments, strict=True))
+    measured = audit(index, ws.config.index).measured.to_pylist()
+    asked = sorted({row["asset_id"] for row in measured if row["ef"] == 0})
+    own = id_array(asked)
+    assert np.isin(own, wanted).all() and len(asked) > 400
+    _, truth = exact_knn(vectors_of(own), vectors_of(wanted), 10, query_ids=asked, reference_ids=[one.decode() for one in wanted])
+    for number, asset_id in enumerate(asked):
+        found = sorted(d for row in measured if row["asset_id"] == asset_id and row["ef"] == 0 for d in row["distances"])[:10]
+        assert np.allclose(found, truth[number], atol=1e-5)
+
+
 def test_an_audit_measures_again_only_what_a_batch_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from discovery.stages.open_index import OpenIndex
 
@@ -231,6 +246,35 @@ def test_a_snapshot_says_what_was_certified_and_an_audit_repeats_it(tmp_path: Pa
         snapshot, shown = audit_recall(ws)  # a sample never shows a recall of 1
         assert not shown.certified and not snapshot.is_certified and snapshot.recall_target == 1.0 and snapshot.parent_id == made.id
         assert current_snapshot(ws).id == snapshot.id and audit_recall(ws)[0].id == snapshot.id
+
+
+def test_an_audit_under_the_target_fails_the_command_and_the_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("airflow")
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from discovery.airflow import tasks
+    from discovery.cli import main
+
+    with workspace(tmp_path / "store") as ws:  # type: ignore[attr-defined]
+        made = snapshot_of(grown(EMPTY, np.sort(names(range(700))), vectors_of, ws), ws)
+    settings = tmp_path / "discovery.toml"
+    kept = '[dask]\nscheduler = "inline"\n[index]\n' + "".join(f"{name} = {value}\n" for name, value in TINY.items() if name != "audit_queries")
+    command = ["index", "--audit", "--root", str(tmp_path / "store"), "--config", str(settings), "--json"]
+    monkeypatch.setenv("DISCOVERY_CONFIG", str(settings))
+    monkeypatch.setenv("DISCOVERY_ROOT", str(tmp_path / "store"))
+    settings.write_text(kept + "audit_queries = 400\n")  # all of each stratum
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["index_id"] == tasks.audit()["index_id"] != made.id  # the same content, certified otherwise
+    capsys.readouterr()
+    settings.write_text(kept + "audit_queries = 60\nrecall_target = 1.0\n")  # a sample never shows a recall of 1
+    assert main(command) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["recall_target"] == 1.0 > answer["recall_lower_bound"] and not answer["certified"]
+    assert [one["name"] for one in answer["strata"]] == ["rare", "middle", "common"]
+    with pytest.raises(AirflowFailException, match=r"is certified only to 0\.[0-9]+ \(by its (rare|middle|common) pictures\), the target is 1\.0"):
+        tasks.audit()
 
 
 def test_a_reader_keeps_its_snapshot_while_it_is_swapped(tmp_path: Path) -> None:

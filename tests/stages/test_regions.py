@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import discovery
 from discovery.config import Config
 from discovery.errors import InvalidInput, UnknownRecord
 from discovery.stages.check import check
@@ -180,3 +181,17 @@ def test_what_cannot_be_asked_is_refused(root, tmp_path):
         assert search_regions(query, [], 3, ws, dict.fromkeys) == []
         with pytest.raises(InvalidInput, match=r"Expected a \(432,\) query"):
             search_regions(query[:7], [], 3, ws, dict.fromkeys)
+
+
+def test_in_python_a_box_is_a_part_and_whole_says_otherwise(root, tmp_path):
+    settings = tmp_path / "discovery.toml"
+    settings.write_text('[dask]\nscheduler = "inline"\n')
+    file = crop(tmp_path, 5, 1, 2)
+    with discovery.open(root, settings) as library:
+        found = library.search(image=file, region=True, k=4).results
+        assert found == search_by_region(library.workspace, images=[file], k=4).results and all(result.box for result in found)
+        assert all(result.box for result in library.search(image=file, box="10,10,100,100", k=2).results)
+        assert not any(result.box for result in library.search(image=file, box="10,10,100,100", whole=True, k=2).results)
+        for more in ({"whole": True}, {"expand": 3}, {"text": "a dog"}):
+            with pytest.raises(InvalidInput, match="A search by parts of pictures goes with"):
+                library.search(image=file, region=True, **more)

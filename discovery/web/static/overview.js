@@ -15,7 +15,7 @@ export async function overview() {
       tile("Assets", count(t.assets), t.elements === null ? null : `${count(t.elements)} indexed`),
       tile("Novel, newest run", count(t.novel), t.candidates === null ? null : `of ${count(t.candidates)} new at FDR ${t.fdr}`, "#novel"),
       tile("Duplicate groups", count(t.groups), t.groups === null ? null : `${count(t.exact_groups)} exact, ${count(t.near_groups)} near`, "#duplicates"),
-      tile("Recall@10", fixed(t.recall_at_10, 4), t.recall_lower_bound === null ? null : `at least ${fixed(t.recall_lower_bound, 4)}${t.is_certified ? "" : `, target ${t.recall_target}`}, ${plural(t.segments, "segment")}`),
+      tile("Recall@10", fixed(t.recall_at_10, 4), t.recall_lower_bound === null ? null : !t.strata.length ? `exact search, ${plural(t.segments, "segment")}` : `at least ${fixed(t.recall_lower_bound, 4)}${t.is_certified ? "" : `, target ${t.recall_target}`}, ${plural(t.segments, "segment")}`),
       tile("Versions", count(t.versions), t.newest_version ? `newest ${t.newest_version}` : "none yet", "#versions")),
     t.is_certified === false ? el("p", { class: "note" }, `The index is certified to a recall of ${fixed(t.recall_lower_bound, 4)} only; its target is ${t.recall_target}. Raise index.m or index.ef_construction and compact it (DAG maintain_index).`) : null,
     novel?.note ? el("p", { class: "note" }, novel.note) : null,
