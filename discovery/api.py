@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from discovery.config import load_config
 from discovery.core.draws import id_array
-from discovery.errors import UnknownRecord
+from discovery.errors import InvalidInput, UnknownRecord
 from discovery.stages.history import current_snapshot
 from discovery.stages.maintain import audit_recall
 from discovery.stages.open_index import open_index
 from discovery.stages.query import Box
+from discovery.stages.region_search import search_by_region
 from discovery.stages.search import Query, SearchAnswer, SecondLook, search, search_many
 from discovery.types import IndexSnapshot
 from discovery.workspace import Workspace, open_workspace
@@ -53,14 +54,21 @@ class Library:
 
     def search(
         self, *, asset: Many = (), image: Many = (), like: Many = (), unlike: Many = (), text: Many = (), box: Box | str | None = None,
-        where: str = "", k: int = 10, expand: int = 0, augment: int = 0, rerank: int = 0, diverse: bool = False,
+        where: str = "", k: int = 10, region: bool = False, whole: bool = False, expand: int = 0, augment: int = 0, rerank: int = 0,
+        diverse: bool = False,
     ) -> SearchAnswer:  # fmt: skip
         """The k nearest assets, as `discovery search` with the options of these names; one of a kind may be given without a list.
 
-        asset, like, unlike: ids, or their first digits. image: files. box: 'x,y,w,h' of the only example. expand, augment, rerank, diverse: see
-        stages.search.SecondLook. Results carry cosine distances, nearest first. Raises what stages.search.search raises.
+        asset, like, unlike: ids, or their first digits. image: files. box: 'x,y,w,h' of the only example. region: the examples are parts, as with a
+        box unless `whole`; see stages.region_search. expand, augment, rerank, diverse: see
+        stages.search.SecondLook. Results carry cosine distances, nearest first. Raises what the stage raises; InvalidInput for a search by parts with
+        anything but asset, like, image, box, where and k.
         """
         query = self.query(asset=asset, image=image, like=like, unlike=unlike, text=text, box=box)
+        if region or (query.box is not None and not whole):
+            if whole or query.unlike or query.texts or expand or augment or rerank or diverse:
+                raise InvalidInput("A search by parts of pictures goes with asset, like, image, box, where and k alone; a box goes with the others when whole.")
+            return search_by_region(self.workspace, like=query.like, images=query.images, box=query.box, where=where, k=k)
         return search(
             self.workspace, like=query.like, unlike=query.unlike, images=query.images, texts=query.texts, box=query.box, where=where, k=k,
             second_look=SecondLook(expand, augment, rerank, diverse),

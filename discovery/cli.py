@@ -184,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--whitening", type=float, default=0.0, help="0 (PCA) to 1 (all axes count the same)")
     fit.add_argument("--reference", default="", help="version name@number to fit on; default: all that is indexed")
     computing(fit)
+    computing(add("regions", "vectors of parts of all that is indexed, for `search --region` and `search --box`; what has them is left as it is"))
     search = add("search", "nearest assets")
     search.add_argument("--asset", action="append", default=[], help="id (or its first digits) of an example")
     search.add_argument("--like", action="append", default=[], help="another example")
@@ -191,6 +192,8 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--image", action="append", default=[], type=Path, help="a picture file as example")
     search.add_argument("--text", action="append", default=[], help="words as example, where the encoder has a text tower")
     search.add_argument("--box", default="", metavar="X,Y,W,H", help="of the one example, this part alone; pixels of the upright picture")
+    search.add_argument("--region", action="store_true", help="the examples are parts: nearest are the assets that have the most similar part, told with where it is")
+    search.add_argument("--whole", action="store_true", help="with --box: compare the part with whole pictures, not with their parts")
     search.add_argument("--where", default="", help="SQL expression over the asset table")
     search.add_argument("-k", type=int, default=10)
     search.add_argument("--expand", type=int, default=0, metavar="N", help="search again from the query and its N nearest")
@@ -384,16 +387,25 @@ def _maintain(options: argparse.Namespace, ws: Workspace) -> Answer:
 def _search(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.adapters.decode import Undecodable
     from discovery.stages.query import Box
+    from discovery.stages.region_search import search_by_region
     from discovery.stages.search import SecondLook, search
 
     look = SecondLook(options.expand, options.augment, options.rerank, options.diverse)
+    box = Box.parse(options.box) if options.box else None
+    by_region = options.region or (box is not None and not options.whole)
+    if by_region and (options.whole or options.unlike or options.text or options.queries or look != SecondLook()):
+        raise InvalidInput("A search by parts of pictures goes with --asset, --like, --image, --box, --where and -k alone; --box goes with the others after --whole.")
+    like = [*options.asset, *options.like]
     try:
         if options.queries:
             return _search_file(options, look, ws)
-        answer = search(
-            ws, like=[*options.asset, *options.like], unlike=options.unlike, images=options.image, texts=options.text,
-            box=Box.parse(options.box) if options.box else None, where=options.where, k=options.k, second_look=look,
-        )  # fmt: skip
+        if by_region:
+            answer = search_by_region(ws, like=like, images=options.image, box=box, where=options.where, k=options.k)
+        else:
+            answer = search(
+                ws, like=like, unlike=options.unlike, images=options.image, texts=options.text, box=box, where=options.where, k=options.k,
+                second_look=look,
+            )  # fmt: skip
     except Undecodable as error:
         raise InvalidInput(
             f"The query picture cannot be used: {error.reason} ({error.detail}). Give a readable picture."
@@ -421,6 +433,18 @@ def _search_file(options: argparse.Namespace, look: SecondLook, ws: Workspace) -
     answers = search_many(ws, asked, where=options.where, k=options.k, second_look=look)
     found = [{"query": line, "results": _results(answer)} for line, answer in zip(lines, answers, strict=True)]
     return {"queries": found, "latency_ms": round(sum(answer.latency_ms for answer in answers), 3)}
+
+
+def _regions(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.region_search import describe_all
+
+    shards = describe_all(ws)
+    return {
+        "region_encoder_id": shards[0].producer if shards else "",
+        "described": ws.tally["region_shard.computed"],
+        "reused": ws.tally["region_shard.reused"],
+        "bytes": sum(ref.size_bytes for shard in shards for ref in shard.files),
+    }
 
 
 def _curate(options: argparse.Namespace, ws: Workspace) -> Answer:
@@ -479,7 +503,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
-    "search": _search, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
+    "regions": _regions, "search": _search, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip
 

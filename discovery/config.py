@@ -163,6 +163,15 @@ class IndexConfig(Section):
     cache_bytes: int = Field(64 * 2**30, ge=0, description="disk of this machine for copies of the index of a remote root; 0: no limit")
 
 
+class RegionsConfig(Section):
+    """What is kept of parts of pictures, for searches by a part."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"at_embed", "at_search"})
+    canvas_px: int = Field(448, ge=64, le=2048, multiple_of=32, description="longer side at which a picture is looked at, a multiple of 32; a larger one finds smaller parts, at a cost that grows with its square")
+    at_embed: bool = Field(False, description="compute the regions of every asset when it is embedded; else when they are first searched")
+    at_search: int = Field(20_000, ge=0, description="assets whose regions a search computes by itself; where more are lacking it says how to have them computed first")
+
+
 class CatalogConfig(Section):
     """The SQL database of records, names and lineage."""
 
@@ -207,6 +216,7 @@ class Config(Section):
     dedupe: DedupeConfig = DedupeConfig()
     novelty: NoveltyConfig = NoveltyConfig()
     index: IndexConfig = IndexConfig()
+    regions: RegionsConfig = RegionsConfig()
     catalog: CatalogConfig = CatalogConfig()
     mlflow: MlflowConfig = MlflowConfig()
     schedule: ScheduleConfig = ScheduleConfig()

@@ -85,6 +85,18 @@ def embedding_table(asset_ids: Sequence[str], vectors: NDArray[np.floating]) -> 
     return pa.Table.from_arrays([pa.array(asset_ids, ID), flat], schema=embeddings(vectors.shape[1], value))
 
 
+REGIONS = pa.schema(  # one row an asset
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("width_px", pa.int32(), nullable=False),  # of the upright original
+        pa.field("height_px", pa.int32(), nullable=False),
+        pa.field("rows", pa.int16(), nullable=False),  # of its grid of cells
+        pa.field("columns", pa.int16(), nullable=False),
+        pa.field("vectors", pa.binary(), nullable=False),  # int8, dim a window of the grid, window after window; as lists they read 60 times slower
+    ]
+)
+
+
 def projection(dim: int) -> pa.Schema:
     """The mean of the reference, then an axis a row, descending variance; the mean has none."""
     return pa.schema([pa.field("variance", pa.float64()), pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)])

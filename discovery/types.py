@@ -183,6 +183,21 @@ class EmbeddingShard(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegionShard(Record):
+    """Vectors of the regions of a few assets, one row an asset; `producer` is the region encoder's id."""
+
+    stage: ClassVar[str] = "region_shard"
+    producer: str
+    dim: int
+    assets: int
+    regions: int
+    runtime: str = ""
+    wait_s: float = 0.0
+    encode_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FittedProjection(Record):
     """Axes that the vectors of one encoder are projected on, fitted on the `rows` vectors of a reference (a version or an index).
 
@@ -328,8 +343,8 @@ class DatasetVersion(Record):
 RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
-        Manifest, IngestPart, MeasureShard, EmbeddingShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport, NoveltyReport, Segment,
-        IndexSnapshot, DatasetVersion,
+        Manifest, IngestPart, MeasureShard, EmbeddingShard, RegionShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport,
+        NoveltyReport, Segment, IndexSnapshot, DatasetVersion,
     )
 }  # fmt: skip
 

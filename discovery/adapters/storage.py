@@ -58,10 +58,12 @@ def _checked(content_id: str) -> str:
     return content_id
 
 
-def table_to_parquet(table: pa.Table) -> bytes:
-    """Parquet bytes; equal tables give equal bytes with one pyarrow version."""
+def table_to_parquet(table: pa.Table, plain: Sequence[str] = ()) -> bytes:
+    """Parquet bytes; equal tables give equal bytes with one pyarrow version. plain: columns that are neither compressed nor have statistics."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_statistics=True)
+    packed: list[str] = [name for name in table.column_names if name not in plain]
+    compression: str | dict[str, str] = {name: "none" if name in plain else "zstd" for name in table.column_names} if plain else "zstd"
+    pq.write_table(table, sink, compression=compression, write_statistics=packed if plain else True, use_dictionary=packed if plain else True)
     return sink.getvalue()
 
 

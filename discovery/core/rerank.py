@@ -35,7 +35,8 @@ def alpha_query_expansion(
         raise InvalidInput(f"Expected one (d,) query, alpha >= 0 and k >= 0, found {query.shape}, {alpha} and {k}.")
     cosines = neighbours @ query
     nearest = np.argsort(-cosines, kind="stable")[:k]
-    return _weighted(query[None, :], neighbours[nearest][None, :, :], cosines[nearest][None, :], alpha)[0]
+    moved = _weighted(query[None, :], neighbours[nearest][None, :, :], cosines[nearest][None, :], alpha)
+    return np.asarray(moved[0], np.float32)
 
 
 def database_augmentation(
@@ -83,9 +84,9 @@ def k_reciprocal_distances(
         return np.zeros(0, np.float32)
     by_id = np.argsort(np.asarray(ids, dtype=np.str_), kind="stable")
     points = np.concatenate([query[None, :], candidates[by_id]]).astype(np.float64)
-    distances = np.round(np.clip(1.0 - points @ points.T, 0.0, 2.0), DECIMALS)
+    distances = np.asarray(np.round(np.clip(1.0 - points @ points.T, 0.0, 2.0), DECIMALS), np.float64)
     np.fill_diagonal(distances, 0.0)
-    distances /= np.maximum(distances.max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    distances /= np.maximum(distances.max(axis=1, keepdims=True), 10.0**-DECIMALS)
     sets = _mutual_sets(distances, k1)
     near = _nearest(distances, min(k2, m + 1))
     smooth = sets[near].mean(axis=1)

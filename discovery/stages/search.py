@@ -33,12 +33,16 @@ SPREAD = 3  # times k, that a diverse answer is chosen from
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """One neighbour. distance: cosine distance to what was asked, in [0, 2]; reranked: after a second look, what the order is by."""
+    """One neighbour. distance: cosine distance to what was asked, in [0, 2]; reranked: after a second look, what the order is by.
+
+    box: after a search by a part, where the nearest one is: x, y, width, height in pixels of the upright picture.
+    """
 
     asset_id: str
     source_uri: str
     distance: float
     reranked: float | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

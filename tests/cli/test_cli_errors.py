@@ -26,6 +26,7 @@ KEYS = {
     "dedupe": {"report_id", "exact_groups", "near_groups", "groups"},
     "score": {"report_id", "candidates", "novel", "shifted", "top"},
     "index": {"index_id", "elements", "segments", "ef_search", "recall_at_10", "recall_lower_bound"},
+    "regions": {"region_encoder_id", "described", "reused", "bytes"},
     "search": {"results", "latency_ms"},
     "curate": {"version_id", "name", "number", "digest", "assets", "splits", "optimality_bound", "leaked", "mlflow_run_id"},
     "versions": {"versions"},
