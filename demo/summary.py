@@ -32,10 +32,13 @@ def print_summary(
         novelty = _latest(NoveltyReport, ws)
         duplicates = _latest(DuplicateReport, ws)
         snapshot = current_snapshot(ws)
-        print(
-            f"  index: {snapshot.elements:,} vectors in {len(snapshot.segments)} segments, recall@10 {snapshot.recall_at_10:.4f} "
-            f"(at least {snapshot.recall_lower_bound:.4f} at 95 % confidence), ef {snapshot.ef_search}"
-        )
+        shown = "searched exactly"
+        if snapshot.strata:
+            shown = (
+                f"recall@10 {snapshot.recall_at_10:.4f} (of rare pictures too at least {snapshot.recall_lower_bound:.4f}, at {1 - snapshot.recall_delta:.0%} "
+                f"confidence), ef {snapshot.ef_search}"
+            )
+        print(f"  index: {snapshot.elements:,} vectors in {len(snapshot.segments)} segments, {shown}")
         print("\n── Found against planted " + "─" * 51)
         print(f"  {'':18}{'planted':>8}{'found':>8}{'others':>8}")
         for finding in compare(truth, *_observed(manifests, path_of, duplicates, novelty, ws)):

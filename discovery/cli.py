@@ -16,13 +16,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discovery import __version__
 from discovery.adapters.files import FULL, translate
 from discovery.config import Config, load_config
 from discovery.errors import ConfigError, DiscoveryError, InvalidInput
 from discovery.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from discovery.stages.search import SearchAnswer, SecondLook
 
 Answer = dict[str, Any]
 Command = Callable[[argparse.Namespace, Workspace], Answer]
@@ -185,6 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--whitening", type=float, default=0.0, help="0 (PCA) to 1 (all axes count the same)")
     fit.add_argument("--reference", default="", help="version name@number to fit on; default: all that is indexed")
     computing(fit)
+    computing(add("regions", "vectors of parts of all that is indexed, for `search --region` and `search --box`; what has them is left as it is"))
     search = add("search", "nearest assets")
     search.add_argument("--asset", action="append", default=[], help="id (or its first digits) of an example")
     search.add_argument("--like", action="append", default=[], help="another example")
@@ -192,8 +196,15 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--image", action="append", default=[], type=Path, help="a picture file as example")
     search.add_argument("--text", action="append", default=[], help="words as example, where the encoder has a text tower")
     search.add_argument("--box", default="", metavar="X,Y,W,H", help="of the one example, this part alone; pixels of the upright picture")
+    search.add_argument("--region", action="store_true", help="the examples are parts: nearest are the assets that have the most similar part, told with where it is")
+    search.add_argument("--whole", action="store_true", help="with --box: compare the part with whole pictures, not with their parts")
     search.add_argument("--where", default="", help="SQL expression over the asset table")
     search.add_argument("-k", type=int, default=10)
+    search.add_argument("--expand", type=int, default=0, metavar="N", help="search again from the query and its N nearest")
+    search.add_argument("--augment", type=int, default=0, metavar="N", help="compare with each picture as it lies among its own N nearest")
+    search.add_argument("--rerank", type=int, default=0, metavar="N", help="order the N nearest by the neighbours that they share with the query")
+    search.add_argument("--diverse", action="store_true", help="pictures that differ from one another, out of three times as many")
+    search.add_argument("--queries", type=Path, metavar="FILE", help="many searches at once: a file with an asset id or the path of a picture on each line")
     computing(search)
     maintain = add("maintain", "merge index segments when there are many, and tell what the configured encoder lacks and would cost")
     maintain.add_argument("--compact", action="store_true", help="merge all segments, however few there are")
@@ -367,12 +378,12 @@ def _index(options: argparse.Namespace, ws: Workspace) -> Answer:
 
     if options.audit:
         snapshot, measured = audit_recall(ws)
-        recall, bound, ef = measured.recall, measured.lower_bound, measured.ef
+        recall, bound, ef, certified = measured.recall, measured.lower_bound, measured.ef, measured.certified
     else:
         for manifest in _manifests(options, ws):
             embeddings = _embeddings(manifest, ws)
             snapshot = index(manifest, embeddings, dedupe(manifest, embeddings, ws), ws)
-        recall, bound, ef = snapshot.recall_at_10, snapshot.recall_lower_bound, snapshot.ef_search
+        recall, bound, ef, certified = snapshot.recall_at_10, snapshot.recall_lower_bound, snapshot.ef_search, snapshot.is_certified
     return {
         "index_id": snapshot.id,
         "elements": snapshot.elements,
@@ -380,7 +391,11 @@ def _index(options: argparse.Namespace, ws: Workspace) -> Answer:
         "ef_search": ef,
         "recall_at_10": round(recall, 6),
         "recall_lower_bound": round(bound, 6),
-        "exit_code": 1 if options.audit and bound < ws.config.index.recall_target else 0,
+        "recall_target": snapshot.recall_target,
+        "certified": certified,
+        "strata": [dataclasses.asdict(stratum) for stratum in snapshot.strata],
+        "removed": snapshot.removed,
+        "exit_code": 1 if options.audit and not certified else 0,
     }
 
 
@@ -402,19 +417,64 @@ def _maintain(options: argparse.Namespace, ws: Workspace) -> Answer:
 def _search(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.adapters.decode import Undecodable
     from discovery.stages.query import Box
-    from discovery.stages.search import search
+    from discovery.stages.region_search import search_by_region
+    from discovery.stages.search import SecondLook, search
 
+    look = SecondLook(options.expand, options.augment, options.rerank, options.diverse)
+    box = Box.parse(options.box) if options.box else None
+    by_region = options.region or (box is not None and not options.whole)
+    if by_region and (options.whole or options.unlike or options.text or options.queries or look != SecondLook()):
+        raise InvalidInput("A search by parts of pictures goes with --asset, --like, --image, --box, --where and -k alone; --box goes with the others after --whole.")
+    like = [*options.asset, *options.like]
     try:
-        answer = search(
-            ws, like=[*options.asset, *options.like], unlike=options.unlike, images=options.image, texts=options.text,
-            box=Box.parse(options.box) if options.box else None, where=options.where, k=options.k,
-        )  # fmt: skip
+        if options.queries:
+            return _search_file(options, look, ws)
+        if by_region:
+            answer = search_by_region(ws, like=like, images=options.image, box=box, where=options.where, k=options.k)
+        else:
+            answer = search(
+                ws, like=like, unlike=options.unlike, images=options.image, texts=options.text, box=box, where=options.where, k=options.k,
+                second_look=look,
+            )  # fmt: skip
     except Undecodable as error:
         raise InvalidInput(
             f"The query picture cannot be used: {error.reason} ({error.detail}). Give a readable picture."
         ) from error
-    results = [{"asset_id": r.asset_id, "source_uri": r.source_uri, "distance": r.distance} for r in answer.results]
-    return {"results": results, "latency_ms": answer.latency_ms}
+    return {"results": _results(answer), "latency_ms": answer.latency_ms}
+
+
+def _results(answer: SearchAnswer) -> list[dict[str, Any]]:
+    return [{name: value for name, value in dataclasses.asdict(result).items() if value is not None} for result in answer.results]
+
+
+def _search_file(options: argparse.Namespace, look: SecondLook, ws: Workspace) -> Answer:
+    """One search for each line of a file; empty lines are passed over."""
+    from discovery.stages.search import Query, search_many
+
+    if options.asset or options.like or options.unlike or options.image or options.text or options.box:
+        raise InvalidInput("--queries names all examples itself; leave out --asset, --like, --unlike, --image, --text and --box.")
+    try:
+        lines = [line.strip() for line in options.queries.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{options.queries} cannot be read as text: {error}.") from error
+    if not lines:
+        raise InvalidInput(f"{options.queries} holds no asset id and no path of a picture.")
+    asked = [Query(images=(Path(line),)) if Path(line).is_file() else Query(like=(line,)) for line in lines]
+    answers = search_many(ws, asked, where=options.where, k=options.k, second_look=look)
+    found = [{"query": line, "results": _results(answer)} for line, answer in zip(lines, answers, strict=True)]
+    return {"queries": found, "latency_ms": round(sum(answer.latency_ms for answer in answers), 3)}
+
+
+def _regions(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.region_search import describe_all
+
+    shards = describe_all(ws)
+    return {
+        "region_encoder_id": shards[0].producer if shards else "",
+        "described": ws.tally["region_shard.computed"],
+        "reused": ws.tally["region_shard.reused"],
+        "bytes": sum(ref.size_bytes for shard in shards for ref in shard.files),
+    }
 
 
 def _curate(options: argparse.Namespace, ws: Workspace) -> Answer:
@@ -473,7 +533,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
-    "search": _search, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
+    "regions": _regions, "search": _search, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip
 

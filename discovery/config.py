@@ -146,15 +146,30 @@ class NoveltyConfig(Section):
 
 
 class IndexConfig(Section):
-    """The HNSW graph and the recall it must show."""
+    """The segments of an index, their HNSW graphs, and the recall that search must show."""
 
+    speed_only: ClassVar[frozenset[str]] = frozenset({"cache_bytes", "exact_queries"})
     m: int = Field(32, ge=4, le=96, description="links of a node in the graph; more finds more and takes more memory")
     ef_construction: int = Field(200, ge=16, description="candidates looked at when a node is linked; more builds slower")
     seed: int = Field(7, ge=0, description="of the levels of nodes and of the order in which rows are added")
-    recall_target: float = Field(0.95, gt=0, le=1, description="lower bound on recall@10 that ef is chosen for")
+    recall_target: float = Field(0.99, gt=0, le=1, description="lower bound on recall@10, of rare pictures too, that ef is chosen for")
     recall_delta: float = Field(0.05, gt=0, lt=1, description="chance that the bound is wrong")
-    audit_queries: int = Field(1000, ge=50, description="queries compared with exact search")
-    max_segments: int = Field(8, ge=1, description="maintain_index merges above this")
+    audit_queries: int = Field(2000, ge=50, description="queries of each stratum (rare, middle, common) compared with exact search")
+    exact_rows: int = Field(50_000, ge=0, description="up to so many new rows are searched exactly; more get a graph")
+    segment_rows: int = Field(2_000_000, ge=1, description="a graph has at most so many rows")
+    max_segments: int = Field(8, ge=1, description="maintain_index merges the graphs of like size above this")
+    max_removed: float = Field(0.2, ge=0, lt=1, description="maintain_index builds a segment anew when a larger share of it is removed")
+    exact_queries: int = Field(32, ge=0, description="queries that a process answers by reading all vectors before it loads a graph")
+    cache_bytes: int = Field(64 * 2**30, ge=0, description="disk of this machine for copies of the index of a remote root; 0: no limit")
+
+
+class RegionsConfig(Section):
+    """What is kept of parts of pictures, for searches by a part."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"at_embed", "at_search"})
+    canvas_px: int = Field(448, ge=64, le=2048, multiple_of=32, description="longer side at which a picture is looked at, a multiple of 32; a larger one finds smaller parts, at a cost that grows with its square")
+    at_embed: bool = Field(False, description="compute the regions of every asset when it is embedded; else when they are first searched")
+    at_search: int = Field(20_000, ge=0, description="assets whose regions a search computes by itself; where more are lacking it says how to have them computed first")
 
 
 class CatalogConfig(Section):
@@ -201,6 +216,7 @@ class Config(Section):
     dedupe: DedupeConfig = DedupeConfig()
     novelty: NoveltyConfig = NoveltyConfig()
     index: IndexConfig = IndexConfig()
+    regions: RegionsConfig = RegionsConfig()
     catalog: CatalogConfig = CatalogConfig()
     mlflow: MlflowConfig = MlflowConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -208,16 +224,12 @@ class Config(Section):
     @property
     def is_remote(self) -> bool:
         """Whether the root is not a folder of this machine."""
-        return "://" in self.root and not self.root.startswith("file://")
+        return is_remote(self.root)
 
     @property
     def local_folder(self) -> Path:
         """A folder of this machine for what must be a local file: caches, and embedded databases of a remote root."""
-        if not self.is_remote:
-            return Path(self.root.removeprefix("file://")).expanduser().absolute()
-        name = hashlib.sha256(self.root.encode()).hexdigest()[:16]
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        return base / "discovery" / name
+        return local_folder(self.root)
 
     @property
     def catalog_url(self) -> str:
@@ -238,6 +250,20 @@ class Config(Section):
         for name, value in sections.items():
             data[name] = {**data.get(name, {}), **value} if isinstance(value, Mapping) else value
         return parse_config(data, origin="option")
+
+
+def is_remote(root: str) -> bool:
+    """Whether a root is not a folder of this machine."""
+    return "://" in root and not root.startswith("file://")
+
+
+def local_folder(root: str) -> Path:
+    """The folder that a root is; for a remote one a folder of this machine that belongs to it alone."""
+    if not is_remote(root):
+        return Path(root.removeprefix("file://")).expanduser().absolute()
+    name = hashlib.sha256(root.encode()).hexdigest()[:16]
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return base / "discovery" / name
 
 
 def load_config(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:

@@ -126,11 +126,7 @@ def _run_metrics(records: Mapping[str, Record]) -> dict[str, float]:
             case NoveltyReport():
                 metrics |= {"candidates": record.candidates, "novel": record.novel, "shifted": float(record.shifted)}
             case IndexSnapshot():
-                metrics |= {
-                    "indexed": record.elements,
-                    "recall_at_10": record.recall_at_10,
-                    "recall_lower_bound": record.recall_lower_bound,
-                }
+                metrics |= {"indexed": record.elements, **_recall_metrics(record)}
             case DatasetVersion():
                 metrics |= {"version_assets": record.assets}
     return {name: float(value) for name, value in metrics.items()}
@@ -165,14 +161,19 @@ def _snapshot(version: DatasetVersion, ws: Workspace) -> IndexSnapshot:
 
 def _version_metrics(version: DatasetVersion, ws: Workspace) -> dict[str, float]:
     snapshot = _snapshot(version, ws)
-    metrics = {
+    metrics: dict[str, float] = {
         "assets": version.assets, "candidates": version.candidates, "leaked": version.leaked,
-        "removed_for_leakage": version.removed_for_leakage, "recall_at_10": snapshot.recall_at_10,
-        "recall_lower_bound": snapshot.recall_lower_bound, **{f"split_{name}": n for name, n in version.splits.items()},
+        "removed_for_leakage": version.removed_for_leakage, **_recall_metrics(snapshot), **{f"split_{name}": n for name, n in version.splits.items()},
     }  # fmt: skip
     if version.optimality_bound is not None:
         metrics["optimality_bound"] = version.optimality_bound
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _recall_metrics(snapshot: IndexSnapshot) -> dict[str, float]:
+    """What was certified of an index: its recall, the bound that holds for every stratum, and each stratum's own."""
+    metrics = {"recall_at_10": snapshot.recall_at_10, "recall_lower_bound": snapshot.recall_lower_bound, "recall_target": snapshot.recall_target}
+    return metrics | {f"recall_lower_bound_{stratum.name}": stratum.lower_bound for stratum in snapshot.strata}
 
 
 def _version_description(version: DatasetVersion, number: int, lineage: Mapping[str, str], ws: Workspace) -> str:

@@ -86,6 +86,18 @@ def embedding_table(asset_ids: Sequence[str], vectors: NDArray[np.floating]) -> 
     return pa.Table.from_arrays([pa.array(asset_ids, ID), flat], schema=embeddings(vectors.shape[1], value))
 
 
+REGIONS = pa.schema(  # one row an asset
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("width_px", pa.int32(), nullable=False),  # of the upright original
+        pa.field("height_px", pa.int32(), nullable=False),
+        pa.field("rows", pa.int16(), nullable=False),  # of its grid of cells
+        pa.field("columns", pa.int16(), nullable=False),
+        pa.field("vectors", pa.binary(), nullable=False),  # int8, dim a window of the grid, window after window; as lists they read 60 times slower
+    ]
+)
+
+
 def projection(dim: int) -> pa.Schema:
     """The mean of the reference, then an axis a row, descending variance; the mean has none."""
     return pa.schema([pa.field("variance", pa.float64()), pa.field("vector", pa.list_(pa.float32(), dim), nullable=False)])
@@ -140,6 +152,17 @@ PAIRS = pa.schema(  # verified copies, asset_a < asset_b; the geometry is that o
         pa.field("is_captioned", pa.bool_(), nullable=False),
     ]
 )
+
+AUDIT = pa.schema(  # what a recall audit measured, kept so that the next one need not
+    [
+        pa.field("content", pa.string(), nullable=False),  # a segment, with a hash of what of it is removed
+        pa.field("asset_id", ID, nullable=False),  # the query
+        pa.field("ef", pa.int32(), nullable=False),  # 0: exact
+        pa.field("distances", pa.list_(pa.float32(), 10), nullable=False),  # of its nearest in that segment, itself left out
+    ]
+)
+
+TOMBSTONES = pa.schema([pa.field("asset_id", ID, nullable=False)])
 
 NOVELTY = pa.schema(
     [

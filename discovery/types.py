@@ -50,7 +50,7 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRef:
-    """One HNSW segment: the record that holds it, and how many vectors it has."""
+    """One segment of an index: the record that holds it, and how many vectors it has."""
 
     id: str
     elements: int
@@ -183,6 +183,21 @@ class EmbeddingShard(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegionShard(Record):
+    """Vectors of the regions of a few assets, one row an asset; `producer` is the region encoder's id."""
+
+    stage: ClassVar[str] = "region_shard"
+    producer: str
+    dim: int
+    assets: int
+    regions: int
+    runtime: str = ""
+    wait_s: float = 0.0
+    encode_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FittedProjection(Record):
     """Axes that the vectors of one encoder are projected on, fitted on the `rows` vectors of a reference (a version or an index).
 
@@ -281,9 +296,10 @@ class NoveltyReport(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment(Record):
-    """One immutable HNSW graph with its ids and vectors."""
+    """Ids and vectors of some assets, and their HNSW graph of `m` links a node; m = 0: there is none, they are searched exactly."""
 
     stage: ClassVar[str] = "segment"
+    version: ClassVar[int] = 2
     encoder_id: str
     dim: int
     space: str
@@ -291,11 +307,29 @@ class Segment(Record):
     elements: int
 
 
+@dataclass(frozen=True, slots=True)
+class StratumRecall:
+    """Recall@10 of the members whose neighbourhoods hold `smallest` to `largest` others, about: a `share` of all, of which `queries` were asked."""
+
+    name: str
+    share: float
+    queries: int
+    smallest: int
+    largest: int
+    recall: float
+    lower_bound: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexSnapshot(Record):
-    """Segments that together answer a query, the manifests they cover, and the recall that was measured."""
+    """Segments that together answer a query, without the `removed` of their rows, the manifests they cover, and the recall that was measured.
+
+    elements: rows that can be found. recall_at_10: the mean over all members; recall_lower_bound: of that of every stratum, wrong with
+    probability recall_delta at most; is_certified: it reaches recall_target.
+    """
 
     stage: ClassVar[str] = "index"
+    version: ClassVar[int] = 2
     encoder_id: str
     dim: int
     parent_id: str
@@ -305,9 +339,13 @@ class IndexSnapshot(Record):
     duplicates_id: str
     segments: tuple[SegmentRef, ...]
     elements: int
+    removed: int
     ef_search: int
     recall_at_10: float
     recall_lower_bound: float
+    recall_target: float
+    recall_delta: float
+    strata: tuple[StratumRecall, ...]
     is_certified: bool
 
 
@@ -332,8 +370,8 @@ class DatasetVersion(Record):
 RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
-        Manifest, IngestPart, MeasureShard, EmbeddingShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport, DuplicateCalibration, NoveltyReport, Segment,
-        IndexSnapshot, DatasetVersion,
+        Manifest, IngestPart, MeasureShard, EmbeddingShard, RegionShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport,
+        DuplicateCalibration, NoveltyReport, Segment, IndexSnapshot, DatasetVersion,
     )
 }  # fmt: skip
 

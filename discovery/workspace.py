@@ -45,6 +45,7 @@ class Workspace:
     tally: Counter[str] = field(default_factory=Counter)
     clock: Callable[[], str] = utc_now
     report: Callable[[str], None] = lambda message: None
+    cache: dict[str, Any] = field(default_factory=dict)  # what stages keep open as long as the workspace is
 
     def key(self, kind: type[Record], sections: Sequence[Section], inputs: Sequence[str], **extra: Any) -> str:
         """The id of the record that `kind`'s stage makes of these inputs under these settings."""

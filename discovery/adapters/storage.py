@@ -7,6 +7,7 @@
     artifacts/<stage>/<key>/record.json        written last: its presence is the commit
     journal/<topic>/<sha256>/<number>.json     what the catalog knows beyond the records (journal.py)
     leases/<host>-<pid>-<id>/<number>          who is writing now (leases.py)
+    cache/                                     of a local root: which files were checked (local_copies.py); may be deleted
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ import pyarrow.parquet as pq
 from discovery.adapters.files import Entry, open_files, translated
 from discovery.adapters.journal import Journal
 from discovery.adapters.leases import Lease
+from discovery.adapters.local_copies import Check, LocalCopies
 from discovery.adapters.range_file import RangeFile
 from discovery.addressing import file_sha256, is_content_id, matches, sha256_hex
-from discovery.config import S3Config
+from discovery.config import S3Config, local_folder
 from discovery.errors import CorruptArtifact, InvalidInput, StorageError
 from discovery.types import FileRef, Record, record_from_json
 
 RecordT = TypeVar("RecordT", bound=Record)
 RECORD_NAME = "record.json"
-OWN_FOLDERS = ("artifacts", "assets", "encoders", "journal", "leases", "mlartifacts", "scratch", "services", "thumbnails")  # under a root
+OWN_FOLDERS = ("artifacts", "assets", "cache", "encoders", "journal", "leases", "mlartifacts", "scratch", "services", "thumbnails")  # under a root
 SWEEP_AGE_S = 3600.0  # gc keeps what is younger, and what is that much older than the oldest live run
 
 
@@ -56,10 +58,12 @@ def _checked(content_id: str) -> str:
     return content_id
 
 
-def table_to_parquet(table: pa.Table) -> bytes:
-    """Parquet bytes; equal tables give equal bytes with one pyarrow version."""
+def table_to_parquet(table: pa.Table, plain: Sequence[str] = ()) -> bytes:
+    """Parquet bytes; equal tables give equal bytes with one pyarrow version. plain: columns that are neither compressed nor have statistics."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_statistics=True)
+    packed: list[str] = [name for name in table.column_names if name not in plain]
+    compression: str | dict[str, str] = {name: "none" if name in plain else "zstd" for name in table.column_names} if plain else "zstd"
+    pq.write_table(table, sink, compression=compression, write_statistics=packed if plain else True, use_dictionary=packed if plain else True)
     return sink.getvalue()
 
 
@@ -76,6 +80,7 @@ class Store:
         self.files = open_files(root, self.s3)
         self.journal = Journal(self.files)
         self.lease = Lease(self.files) if leased else None
+        self.copies = LocalCopies(self.files, local_folder(root) / "cache")
 
     def close(self) -> None:
         """Tell that nothing more will be written."""
@@ -181,6 +186,17 @@ class Store:
             found = file_sha256(target)
         if found != record.file(role).sha256:
             raise self._changed(path, record.file(role).sha256, found)
+
+    def local_file(self, record: Record, role: str, check: Check | None = None, limit: int = 0) -> Path:
+        """A local file with one file of a record, hashed and looked through by `check` when it is not known to be unchanged since.
+
+        limit: bytes that copies of remote files may take on this machine. Open it at once and do not write to it.
+        """
+        path, sha256 = self.file_path(record, role), record.file(role).sha256
+        try:
+            return self.copies.path(path, sha256, lambda found: self._changed(path, sha256, found), check, limit)
+        except FileNotFoundError as error:
+            raise self._missing(path) from error
 
     def read_table(self, record: Record, role: str = "table", columns: Sequence[str] | None = None) -> pa.Table:
         """One Parquet file of a record as a table."""

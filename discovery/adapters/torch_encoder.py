@@ -119,6 +119,15 @@ class TorchEncoder:
             start += size
         return vectors
 
+    @property
+    def float32_model(self) -> Any:
+        """The model as it was loaded, whatever precision vectors are computed in."""
+        return self._float32_model
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w) float32 as the model was trained to see them, of (n, h, w, 3) uint8 on its device."""
+        return pixels.permute(0, 3, 1, 2).float().sub_(self._mean).div_(self._std)  # channels_last as it lies
+
     def _encode_one(self, batch: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """One forward pass of `size` pictures, `batch` and zeros."""
         n = len(batch)
@@ -141,9 +150,7 @@ class TorchEncoder:
         with torch.inference_mode(), self._stream():
             with self._timed_copy():
                 on_device = torch.from_numpy(batch).to(self.device, non_blocking=True)
-            pixels = on_device.view(views // self.spec.flips, *self.spec.shape[-3:])
-            x = pixels.permute(0, 3, 1, 2).float()  # channels_last as it lies
-            x = x.sub_(self._mean).div_(self._std).to(dtype)
+            x = self.normalised(on_device.view(views // self.spec.flips, *self.spec.shape[-3:])).to(dtype)
             if self.spec.flips == 2:
                 x = torch.stack([x, x.flip(3)], dim=1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
             forward = self._compiled if self._compiled is not None and model is self.model else functools.partial(pooled, model, self.spec.pooling)

@@ -327,10 +327,14 @@ def audit() -> Json:
     with task_workspace() as ws:
         snapshot, measured = audit_recall(ws)
         log.info("audit: recall@10 %.4f, at least %.4f, ef %s", measured.recall, measured.lower_bound, measured.ef)
+        for stratum in measured.strata:
+            log.info("audit: %s (%.0f %% of all): %.4f, at least %.4f, %s queries", *(
+                stratum.name, 100 * stratum.share, stratum.recall, stratum.lower_bound, stratum.queries))  # fmt: skip
         if not measured.certified:
+            worst = min(measured.strata, key=lambda stratum: stratum.lower_bound)
             raise AirflowFailException(
-                f"Recall of index {snapshot.id[:12]}… is certified only to {measured.lower_bound:.4f}, the target is "
-                f"{ws.config.index.recall_target}. Raise index.m or index.ef_construction, and compact."
+                f"Recall of index {snapshot.id[:12]}… is certified only to {measured.lower_bound:.4f} (by its {worst.name} pictures), the target is "
+                f"{ws.config.index.recall_target}. Raise index.m or index.ef_construction, and compact; or ask more with index.audit_queries."
             )
         return {"index_id": snapshot.id, "recall_at_10": measured.recall, "recall_lower_bound": measured.lower_bound}
 

@@ -31,43 +31,69 @@ def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def exact_knn(
     queries: NDArray[np.float32], references: NDArray[np.float32], k: int, *, query_ids: Sequence[str] | None = None,
-    reference_ids: Sequence[str] | None = None, block: int = 4096,
+    reference_ids: Sequence[str] | None = None, reference_rows: NDArray[np.int64] | None = None, block: int = 4096,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
     """The k nearest references of each query by cosine distance, nearest first.
 
     queries: (n, d), references: (r, d), unit rows. With both id lists a query's own row is dropped by id, never by rank. Equal
-    distances are ordered by reference id (by row without ids), so the answer does not depend on the order of the references. k is
+    distances are ordered by reference id (by row without ids), so the answer does not depend on the order of the references. reference_rows:
+    only these references, of which the rest is not read; the rows returned are then places in this list. k is
     lowered to what every query has. Returns (n, k) int64 rows and (n, k) float32 distances in [0, 2]. Memory: about block² floats.
-    Raises EmptyReference when a query has nothing to be compared with, InvalidInput when widths differ or k < 1.
+    Raises EmptyReference when a query has nothing to be compared with, InvalidInput when widths differ, k < 1, or ids and rows are both given.
 
     >>> e = np.eye(2, dtype=np.float32)
     >>> exact_knn(e, e, 5, query_ids=["a", "b"], reference_ids=["a", "b"])[0].tolist()
     [[1], [0]]
     """
-    n, r = len(queries), len(references)
+    n, r = len(queries), len(references if reference_rows is None else reference_rows)
     if k < 1 or queries.ndim != 2 or references.ndim != 2 or (n and r and queries.shape[1] != references.shape[1]):
         raise InvalidInput(f"Expected k >= 1 and equal widths, found k = {k}, {queries.shape} and {references.shape}.")
-    order = np.argsort(np.asarray(reference_ids)) if reference_ids is not None else np.arange(r)
-    own = _own_places(query_ids, reference_ids, order) if query_ids is not None and reference_ids is not None else np.full(n, -1)
-    available = r - int((own >= 0).any())
+    if reference_rows is not None and reference_ids is not None:
+        raise InvalidInput("Expected reference_ids or reference_rows, found both.")
+    order = np.argsort(np.asarray(reference_ids)) if reference_ids is not None else reference_rows
+    own = np.full(n, -1)
+    if query_ids is not None and reference_ids is not None and order is not None:
+        own = _own_places(query_ids, reference_ids, order)
+    has_own = bool((own >= 0).any())
+    available = r - int(has_own)
     if n and available < 1:
         raise EmptyReference(f"{n} queries have no reference to be compared with ({r} given). Add assets first.")
     k = min(k, max(available, 0))
     rows, distances = np.zeros((n, k), np.int64), np.zeros((n, k), np.float32)
+    step = min(MOST_ROWS, max(block, block * block // max(1, min(n, block))))  # few queries: more references at once
     for start in range(0, n, block):
         stop = min(start + block, n)
         best = np.full((stop - start, k), np.iinfo(np.int64).max)
-        for low in range(0, r, block):
-            part = references[order[low : low + block]]
+        for low in range(0, r, step):
+            part = references[low : low + step] if order is None else references[order[low : low + step]]
             found = np.clip(1.0 - queries[start:stop] @ part.T, 0.0, 2.0).astype(np.float32)
-            mine = np.flatnonzero((own[start:stop] >= low) & (own[start:stop] < low + len(part)))
-            found[mine, own[start:stop][mine] - low] = np.inf
-            keys = np.concatenate([best, _sortable(found, low)], axis=1)
-            best = np.partition(keys, k - 1, axis=1)[:, :k]
+            if has_own:
+                mine = np.flatnonzero((own[start:stop] >= low) & (own[start:stop] < low + len(part)))
+                found[mine, own[start:stop][mine] - low] = np.inf
+            best = _merged(best, found, low, k)
         best.sort(axis=1)
-        rows[start:stop] = order[best & 0xFFFFFFFF]
+        places = best & 0xFFFFFFFF
+        rows[start:stop] = places if order is None or reference_ids is None else order[places]
         distances[start:stop] = (best >> 32).astype(np.int32).view(np.float32)
     return rows, distances
+
+
+MOST_ROWS = 65536  # references looked at in one block
+
+
+def _merged(best: NDArray[np.int64], found: NDArray[np.float32], low: int, k: int) -> NDArray[np.int64]:
+    """The k smallest keys of what was best so far and of one block of distances."""
+    if found.shape[1] > 8 * k:  # only what is not farther than the k-th of the block can matter; mostly that is about k of thousands
+        edge = np.partition(found, k - 1, axis=1)[:, k - 1 : k]
+        chosen = found <= edge
+        width = int(chosen.sum(axis=1).max())
+        if width <= 4 * k:
+            row, column = np.nonzero(chosen)
+            slot = np.arange(len(row)) - np.searchsorted(row, row)
+            keys = np.full((len(found), width), np.iinfo(np.int64).max)
+            keys[row, slot] = (found[row, column].view(np.int32).astype(np.int64) << 32) | (column + low)
+            return np.partition(np.concatenate([best, keys], axis=1), k - 1, axis=1)[:, :k]
+    return np.partition(np.concatenate([best, _sortable(found, low)], axis=1), k - 1, axis=1)[:, :k]
 
 
 def _own_places(query_ids: Sequence[str], reference_ids: Sequence[str], order: NDArray[np.int64]) -> NDArray[np.int64]:

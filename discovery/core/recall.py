@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discovery.errors import InvalidInput
+from discovery.types import StratumRecall
 
 TOLERANCE = 1e-5  # float32 sums of about a thousand products differ by this much between two ways of adding them
 
@@ -68,16 +69,88 @@ def betting_lower_bound(values: NDArray[np.float64], delta: float = 0.05) -> flo
 
 
 @dataclass(frozen=True, slots=True)
-class EfChoice:
-    """An ef, the mean recall measured at it, its lower bound, and whether the bound reaches the target."""
+class Stratum:
+    """Queries that are judged by themselves. rows: their places among all queries; share: of the population that they stand for.
+
+    is_census: the queries are that whole part of the population, so that nothing was sampled. smallest, largest: how many members their
+    neighbourhoods hold, estimated.
+    """
+
+    name: str
+    share: float
+    rows: NDArray[np.int64]
+    is_census: bool = False
+    smallest: int = 0
+    largest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """An ef and what was shown of it. recall: the population's, estimated; lower_bound: of the recall of *each* stratum, and so of all.
+
+    certified: the bound reaches the target.
+    """
 
     ef: int
     recall: float
     lower_bound: float
     certified: bool
+    strata: tuple[StratumRecall, ...]
 
 
-Bound = Callable[[NDArray[np.float64], float], float]
+STRATA = (("rare", 0.1), ("middle", 0.4), ("common", 0.5))  # names and shares of the population, smallest neighbourhoods first
+NEAR = 5  # the radius of a neighbourhood is the median distance to the fifth nearest of the references
+
+
+def neighbourhood_sizes(
+    queries: NDArray[np.float32], query_rows: NDArray[np.int64], references: NDArray[np.float32], reference_rows: NDArray[np.int64],
+    population: int, block: int = 2048,
+) -> NDArray[np.int64]:  # fmt: skip
+    """How many of a population lie about as near to each query as is usual: small for rare and lone members, large for common ones.
+
+    queries (n, d) and references (r, d): unit rows, drawn from the population of that size; *_rows: which member each is, so that none
+    counts itself. The radius is the median over the queries of the distance to their NEAR-th nearest reference; what is within it is
+    counted and scaled to the population. Returns (n,) int64, at least 1 (the query). Memory: n * r floats.
+    """
+    n, r = len(queries), len(references)
+    if r < 2 or n == 0:
+        return np.ones(n, np.int64)
+    distances = np.empty((n, r), np.float32)
+    near = np.empty(n, np.float32)
+    order = np.argsort(reference_rows)
+    place = order[np.minimum(np.searchsorted(reference_rows, query_rows, sorter=order), r - 1)]
+    own = np.flatnonzero(reference_rows[place] == query_rows)
+    distances[:] = 1.0
+    kth = min(NEAR, r - 1) - 1
+    for start in range(0, n, block):
+        part = slice(start, start + block)
+        distances[part] -= queries[part] @ references.T
+    distances[own, place[own]] = np.inf
+    for start in range(0, n, block):
+        near[start : start + block] = np.partition(distances[start : start + block], kth, axis=1)[:, kth]
+    inside = (distances <= float(np.median(near)) + TOLERANCE).sum(axis=1)
+    return np.asarray(1 + np.round(inside * (population / r)), np.int64)
+
+
+def stratify(
+    sizes: NDArray[np.int64], most: int, is_whole: bool, shares: Sequence[tuple[str, float]] = STRATA
+) -> list[Stratum]:
+    """Strata of a random pool by the size of neighbourhoods, `most` members of each, the first in the order of the pool.
+
+    sizes: (n,), in the random order in which the pool was drawn, which also orders equal sizes. is_whole: the pool is the whole population, so that
+    a stratum that is taken whole is a census. Strata that would be empty are left out.
+    """
+    order = np.argsort(sizes, kind="stable")
+    bounds = np.round(np.cumsum([0.0, *(share for _, share in shares)]) * len(sizes)).astype(np.int64)
+    strata = []
+    for (name, _), low, high in zip(shares, bounds[:-1], bounds[1:], strict=True):
+        members = np.sort(order[low:high])
+        if len(members):
+            taken = members[:most]
+            is_census = is_whole and len(taken) == len(members)
+            found = sizes[members]
+            strata.append(Stratum(name, len(members) / len(sizes), taken, is_census, int(found.min()), int(found.max())))
+    return strata
 
 
 def census_bound(values: NDArray[np.float64], delta: float = 0.0) -> float:
@@ -85,25 +158,37 @@ def census_bound(values: NDArray[np.float64], delta: float = 0.0) -> float:
     return float(np.mean(values))
 
 
-def choose_ef(
-    grid: Sequence[int],
-    measure: Callable[[int], NDArray[np.float64]],
-    target: float,
-    delta: float,
-    bound: Bound = betting_lower_bound,
-) -> EfChoice:
-    """The smallest ef of the grid whose recall is certified, walking down from the largest and stopping at the first failure.
+def certificate(ef: int, recalls: NDArray[np.float64], strata: Sequence[Stratum], target: float, delta: float) -> Certificate:
+    """What recalls (n,) of queries at one ef show: a bound of the smallest recall of any stratum, wrong with probability delta at most.
 
-    measure: ef to (n,) recall of each query. bound: (recalls, delta) to a lower bound of their mean. Fixed-sequence testing keeps the error at delta although several ef are tried.
-    When even the largest fails it is returned, not certified. Raises InvalidInput for an empty grid.
+    Each stratum is bounded at delta. The least of the bounds exceeds the least recall only when the bound of that one stratum is wrong,
+    so no correction for their number is due (intersection-union test, Berger 1982).
     """
-    if not grid:
-        raise InvalidInput("Expected at least one ef.")
-    chosen: EfChoice | None = None
+    measured = []
+    for stratum in strata:
+        values = recalls[stratum.rows]
+        lower = census_bound(values) if stratum.is_census else betting_lower_bound(values, delta)
+        measured.append(
+            StratumRecall(stratum.name, stratum.share, len(values), stratum.smallest, stratum.largest, float(values.mean()), lower)
+        )
+    lower = min(one.lower_bound for one in measured)
+    mean = sum(one.share * one.recall for one in measured) / sum(one.share for one in measured)
+    return Certificate(ef, mean, lower, lower >= target, tuple(measured))
+
+
+def choose_ef(
+    grid: Sequence[int], measure: Callable[[int], NDArray[np.float64]], strata: Sequence[Stratum], target: float, delta: float
+) -> Certificate:
+    """The smallest ef of the grid whose recall is certified in every stratum, walking down from the largest up to the first failure.
+
+    measure: ef to (n,) recall of each query. Fixed-sequence testing keeps the error at delta although several ef are tried. When even
+    the largest fails it is returned, not certified. Raises InvalidInput for an empty grid, or no stratum.
+    """
+    if not grid or not strata:
+        raise InvalidInput("Expected at least one ef and one stratum.")
+    chosen: Certificate | None = None
     for ef in sorted(set(grid), reverse=True):
-        recall = measure(ef)
-        lower = bound(recall, delta)
-        step = EfChoice(ef, float(recall.mean()), lower, lower >= target)
+        step = certificate(ef, measure(ef), strata, target, delta)
         if not step.certified:
             return chosen or step
         chosen = step

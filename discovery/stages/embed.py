@@ -9,6 +9,7 @@ from discovery.stages.check import accepted_assets
 from discovery.stages.embed_shard import embed_shard
 from discovery.stages.known_encoder import base_spec, encoder_spec, find_projection
 from discovery.stages.project import project_shards
+from discovery.stages.regions import describe_regions
 from discovery.stages.shards import fill_missing, sources_of
 from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, QualityReport
 from discovery.workspace import Workspace
@@ -32,6 +33,8 @@ def embed(manifest: Manifest, report: QualityReport, ws: Workspace) -> Embedding
     shards = fill_missing(EmbeddingShard, model.encoder_id, needed, embed_shard, ws)
     if line := where_time_went(ws):
         ws.report(f"embed: {line}")
+    if ws.config.regions.at_embed:
+        describe_regions(needed, ws)
     if spec.projection:
         shards = project_shards(shards, find_projection(spec.projection, ws), encoder_id, ws)
     members = pa.table({"asset_id": pa.array(sorted(needed), pa.string())})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from discovery.config import EncoderConfig
 from discovery.errors import ConfigError, CorruptArtifact, UnknownRecord
 from discovery.stages.known_encoder import encoder_spec
@@ -64,6 +66,17 @@ def embedding_sets(snapshot: IndexSnapshot | None, ws: Workspace) -> list[Embedd
 def members_of(sets: list[EmbeddingSet], ws: Workspace) -> set[str]:
     """Ids of every asset in these embedding sets."""
     return {asset_id for embedded in sets for asset_id in ws.store.read_table(embedded, "members")["asset_id"].to_pylist()}
+
+
+def live_members(sets: Sequence[EmbeddingSet], ws: Workspace) -> set[str]:
+    """Ids of the assets that were at their source when it was last looked at: members of the newest set of each list of sources."""
+    newest: dict[tuple[str, ...], EmbeddingSet] = {}
+    for embedded in sets:
+        manifest = ws.store.load_record(Manifest, embedded.manifest_id)
+        if manifest is None:
+            raise CorruptArtifact(f"Embedding set {embedded.id} has lost its manifest. Run `discovery verify`.")
+        newest[manifest.sources] = embedded
+    return members_of(list(newest.values()), ws)
 
 
 def latest_manifest(ws: Workspace) -> Manifest:

@@ -1,46 +1,35 @@
-"""Index: a new HNSW segment for what is new, a snapshot that names all segments, and its recall measured against exact search."""
+"""Index: new rows join the exactly searched tail or become graphs, gone ones get tombstones; the snapshot that names all, with its recall."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from discovery import schemas
-from discovery.adapters.hnsw import SPACE, HnswSegment
-from discovery.adapters.storage import Store, table_to_parquet
-from discovery.addressing import stage_key
-from discovery.config import IndexConfig
-from discovery.core.conformal import calibration_mask
-from discovery.core.knn import exact_knn
-from discovery.core.recall import betting_lower_bound, census_bound, choose_ef, recall_at_k
-from discovery.errors import CorruptArtifact, DiscoveryError, EncoderMismatch
-from discovery.stages.history import embedding_sets, head_snapshot, load_snapshot, members_of, snapshot_before
-from discovery.stages.shards import load_vectors, vectors_of
-from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, Segment, SegmentRef
+from discovery.adapters.storage import table_to_parquet
+from discovery.core.draws import ID_DIGITS, id_array
+from discovery.core.tiers import Shape, absorbed_by
+from discovery.errors import DiscoveryError, EncoderMismatch
+from discovery.stages.audit import audit
+from discovery.stages.history import embedding_sets, head_snapshot, live_members, load_snapshot, snapshot_before
+from discovery.stages.open_index import OpenIndex, open_segments, tombstones
+from discovery.stages.segments import Fetch, Ids, make_segments
+from discovery.stages.shards import vectors_for
+from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, SegmentRef
 from discovery.workspace import Workspace
 
-EF_GRID = (512, 256, 128, 64, 32, 16)
-K = 10
 SWAP_ATTEMPTS = 20  # of a snapshot that lost against another batch
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSegment:
-    """A loaded segment: `ids[label]` and `vectors[label]` belong to the graph's labels."""
-
-    ids: list[str]
-    vectors: NDArray[np.float32]
-    graph: HnswSegment
-
-
 def index(manifest: Manifest, embeddings: EmbeddingSet, duplicates: DuplicateReport, ws: Workspace) -> IndexSnapshot:
-    """The snapshot that holds the manifest: the one before it, plus a segment with its new assets.
+    """The snapshot that holds the manifest: the one before it, with its new assets, without those that are gone from their source.
 
-    Pictures with the same pixels are indexed once, since copies crowd the graph. The new snapshot becomes current by one swap;
-    when another batch was first, this one is built again on top of it. Raises EncoderMismatch, CorruptArtifact.
+    Pictures with the same pixels are indexed once, by the smallest id of those that are there, since copies crowd the graph. The new snapshot becomes
+    current by one swap; when another batch was first, this one is built again on top of it. Raises EncoderMismatch, CorruptArtifact.
     """
     if duplicates.encoder_id != embeddings.encoder_id:
         raise EncoderMismatch(f"The duplicates are of {duplicates.encoder_id}, the embeddings of {embeddings.encoder_id}.")
@@ -83,145 +72,136 @@ def _snapshot(
     key = ws.key(IndexSnapshot, [ws.config.index], [parent.id if parent else "", embeddings.id, duplicates.id])
     if (found := ws.find(IndexSnapshot, key)) is not None:
         return found
-    segments = list(before.segments) if before else []
-    fresh = _fresh_assets(embeddings, duplicates, before, ws)
-    if fresh:
-        ids, vectors = load_vectors([embeddings], ws)
-        rows = [row for row, asset_id in enumerate(ids) if asset_id in fresh]
-        segment = build_segment([ids[row] for row in rows], vectors[rows], embeddings.encoder_id, ws)
-        segments.append(SegmentRef(segment.id, segment.elements))
+    sets = [*embedding_sets(before, ws), embeddings]
+    wanted = representatives(sets, duplicates, ws)
+    old = content_of(before, embeddings.encoder_id, embeddings.dim, ws)
+    content = grown(old, wanted, lambda ids: vectors_for(sets, ids, ws), ws)
     return commit_snapshot(
-        key, segments, embeddings.encoder_id, embeddings.dim, parent,
-        manifests=(*(before.manifests if before else ()), manifest.id),
+        key, content, parent, manifests=(*(before.manifests if before else ()), manifest.id),
         embeddings=(*(before.embeddings if before else ()), embeddings.id), duplicates_id=duplicates.id, ws=ws,
     )  # fmt: skip
 
 
-def _fresh_assets(embeddings: EmbeddingSet, duplicates: DuplicateReport, before: IndexSnapshot | None, ws: Workspace) -> set[str]:
-    """New assets, one for each set of equal pixels, none whose pixels are indexed already."""
-    rows = ws.store.read_table(duplicates, columns=["asset_id", "pixel_keeper"]).to_pylist()
-    pixels = {row["asset_id"]: row["pixel_keeper"] for row in rows}
-    old = members_of(embedding_sets(before, ws), ws)
-    seen = {pixels[asset_id] for asset_id in old if asset_id in pixels}
-    fresh: set[str] = set()
-    for asset_id in sorted(members_of([embeddings], ws) - old):
-        if pixels[asset_id] not in seen:
-            seen.add(pixels[asset_id])
-            fresh.add(asset_id)
-    return fresh
+def representatives(sets: Sequence[EmbeddingSet], duplicates: DuplicateReport, ws: Workspace) -> Ids:
+    """What an index of these embedding sets holds: of the assets that are at their sources, one for each set of equal pixels, the smallest."""
+    live = live_members(sets, ws)
+    table = ws.store.read_table(duplicates, columns=["asset_id", "pixel_keeper"])
+    smallest: dict[str, str] = {}
+    for asset_id, pixels in zip(table["asset_id"].to_pylist(), table["pixel_keeper"].to_pylist(), strict=True):
+        if asset_id in live and asset_id < smallest.get(pixels, "~"):
+            smallest[pixels] = asset_id
+    return np.sort(id_array(list(smallest.values())))
 
 
-def build_segment(ids: list[str], vectors: NDArray[np.float32], encoder_id: str, ws: Workspace) -> Segment:
-    """One committed segment of these vectors; labels follow `ids`, which ascend. The same input finds the same segment."""
-    config = ws.config.index
-    identity = {"m": config.m, "ef_construction": config.ef_construction, "seed": config.seed, "encoder_id": encoder_id}
-    key = stage_key(Segment.stage, Segment.version, identity, ids)
-    if (found := ws.find(Segment, key)) is not None:
-        return found
-    ws.report(f"index: building a segment of {len(ids):,} vectors")
-    graph = HnswSegment.build(np.ascontiguousarray(vectors), config).to_bytes()
-    dim = int(vectors.shape[1])
-    files = (
-        ws.put_file(Segment, key, "table", table_to_parquet(schemas.embedding_table(ids, vectors)), ".parquet", len(ids)),
-        ws.put_file(Segment, key, "segment", graph, ".bin", len(ids)),
-    )
-    ws.tally["index.inserted"] += len(ids)
-    return ws.commit(
-        Segment(
-            id=key,
-            inputs=(),
-            created_at=ws.clock(),
-            files=files,
-            encoder_id=encoder_id,
-            dim=dim,
-            space=SPACE,
-            m=config.m,
-            elements=len(ids),
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a snapshot answers from: segments, the ids in them that are removed, and the measurements of the audit before."""
+
+    encoder_id: str
+    dim: int
+    segments: tuple[SegmentRef, ...]
+    removed: Ids
+    measured: pa.Table | None = None
+
+
+def content_of(snapshot: IndexSnapshot | None, encoder_id: str, dim: int, ws: Workspace) -> Content:
+    """That of a snapshot; of None, nothing."""
+    if snapshot is None:
+        return Content(encoder_id, dim, (), np.zeros(0, f"S{ID_DIGITS}"))
+    measured = ws.store.read_table(snapshot, "audit")
+    return Content(snapshot.encoder_id, snapshot.dim, snapshot.segments, tombstones(snapshot, ws), measured)
+
+
+def opened(content: Content, ws: Workspace, ef: int = 0) -> OpenIndex:
+    """Open it for queries, at an ef that nothing is known of."""
+    return open_segments(content.segments, content.removed, content.encoder_id, content.dim, ef, ws)
+
+
+def shapes_of(index: OpenIndex) -> list[Shape]:
+    """Of its segments."""
+    return [Shape(len(one.ids), dead, one.has_graph) for one, dead in zip(index.segments, index.dead, strict=True)]
+
+
+def grown(content: Content, wanted: Ids, fetch: Fetch, ws: Workspace) -> Content:
+    """The content that holds exactly `wanted` (ascending): what it lacks is added, what is not wanted has a tombstone.
+
+    fetch: the vectors of ids that are in no segment. What comes back after it was removed only loses its tombstone. Of the tail as many segments are taken
+    into that of the new rows as `core.tiers` says, without their dead rows.
+    """
+    index = opened(content, ws)
+    rows = index.find(wanted)
+    fresh = wanted[rows < 0]
+    is_gone = np.ones(index.rows, np.bool_)
+    is_gone[rows[rows >= 0]] = False
+    removed = np.sort(index.all_ids()[is_gone])
+    index = opened(Content(content.encoder_id, content.dim, content.segments, removed), ws)
+    if not len(fresh):
+        return Content(content.encoder_id, content.dim, content.segments, removed, content.measured)
+    absorbed, is_graph = absorbed_by(shapes_of(index), len(fresh), ws.config.index.exact_rows)
+    return merged(content, index, absorbed, fresh, fetch, ws, graphs=is_graph)
+
+
+def merged(
+    content: Content, index: OpenIndex, places: Sequence[int], fresh: Ids, fetch: Fetch | None, ws: Workspace, *, graphs: bool
+) -> Content:
+    """The content with the live rows of some segments, and fresh ones, in new segments; these come last. `index` is the content, open."""
+    gone = set(places)
+    alive = [index.alive[index.starts[number] : index.starts[number + 1]] for number in range(len(index.segments))]
+    kept = np.concatenate([fresh[:0], *(index.segments[number].ids[alive[number]] for number in places)])
+    ids = np.sort(np.concatenate([kept, fresh]))
+
+    def vectors_of(part: Ids) -> NDArray[np.float32]:
+        rows = index.find(part)
+        vectors = np.empty((len(part), content.dim), np.float32)
+        known = rows >= 0
+        vectors[known] = index.vectors(rows[known])
+        if fetch is not None and not known.all():
+            vectors[~known] = fetch(part[~known])
+        return vectors
+
+    made = make_segments(ids, vectors_of, content.encoder_id, content.dim, ws, graphs=graphs)
+    left = tuple(ref for number, ref in enumerate(content.segments) if number not in gone)
+    removed = [one.ids[~alive[number]] for number, one in enumerate(index.segments) if number not in gone]
+    return Content(content.encoder_id, content.dim, (*left, *made), np.sort(np.concatenate([fresh[:0], *removed])), content.measured)
 
 
 def commit_snapshot(
-    key: str, segments: list[SegmentRef], encoder_id: str, dim: int, parent: IndexSnapshot | None, *, manifests: tuple[str, ...],
-    embeddings: tuple[str, ...], duplicates_id: str, ws: Workspace,
+    key: str, content: Content, parent: IndexSnapshot | None, *, manifests: tuple[str, ...], embeddings: tuple[str, ...], duplicates_id: str,
+    ws: Workspace,
 ) -> IndexSnapshot:  # fmt: skip
-    """Measure the recall of these segments, choose ef, and commit the snapshot; it is not current yet."""
-    opened = [open_segment(ref, encoder_id, ws) for ref in segments]
-    recall = audit(opened, ws.config.index)
+    """Measure the recall of this content, choose ef, and commit the snapshot; it is not current yet."""
+    index = opened(content, ws)
+    ws.report(f"index: measuring the recall of {index.elements:,} vectors in {len(content.segments)} segments")
+    outcome = audit(index, ws.config.index, content.measured)
+    shown = outcome.certificate
+    files = [ws.put_file(IndexSnapshot, key, "audit", table_to_parquet(outcome.measured), ".parquet", len(outcome.measured))]
+    if len(content.removed):
+        table = pa.table({"asset_id": pa.array([one.decode() for one in content.removed])}, schema=schemas.TOMBSTONES)
+        files.append(ws.put_file(IndexSnapshot, key, "tombstones", table_to_parquet(table), ".parquet", len(table)))
     return ws.commit(
         IndexSnapshot(
-            id=key, inputs=(*((parent.id,) if parent else ()), *embeddings[-1:], duplicates_id, *(ref.id for ref in segments)),
-            created_at=ws.clock(), encoder_id=encoder_id, dim=dim, parent_id=parent.id if parent else "",
+            id=key, inputs=(*((parent.id,) if parent else ()), *embeddings[-1:], duplicates_id, *(ref.id for ref in content.segments)),
+            created_at=ws.clock(), files=tuple(files), encoder_id=content.encoder_id, dim=content.dim, parent_id=parent.id if parent else "",
             generation=parent.generation + 1 if parent else 1, manifests=manifests, embeddings=embeddings,
-            duplicates_id=duplicates_id, segments=tuple(segments), elements=sum(ref.elements for ref in segments),
-            ef_search=recall.ef, recall_at_10=recall.recall, recall_lower_bound=recall.lower_bound, is_certified=recall.certified,
+            duplicates_id=duplicates_id, segments=content.segments, elements=index.elements, removed=len(content.removed),
+            ef_search=shown.ef, recall_at_10=shown.recall, recall_lower_bound=shown.lower_bound, recall_target=ws.config.index.recall_target,
+            recall_delta=ws.config.index.recall_delta, strata=shown.strata, is_certified=shown.certified,
         )
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """The ef that was chosen, recall@10 at it, and the lower confidence bound of that recall."""
+def succeed(snapshot: IndexSnapshot, content: Content, why: str, ws: Workspace) -> IndexSnapshot:
+    """The snapshot of the same manifests with another content (or the same, measured anew), made current unless another batch was first.
 
-    ef: int
-    recall: float
-    lower_bound: float
-    certified: bool
-
-
-def audit(segments: list[OpenSegment], config: IndexConfig) -> Audit:
-    """Recall@10 of a search over these segments against exact search, and the smallest ef whose bound reaches the target.
-
-    Queries are members, drawn by a salted hash, each without itself in both answers. The bound speaks of members as queries; in an index
-    so small that all were asked, it is the recall itself.
+    why: what distinguishes this success from other ones of the same snapshot.
     """
-    ids = [asset_id for segment in segments for asset_id in segment.ids]
-    if len(ids) < 2:
-        return Audit(EF_GRID[-1], 1.0, 1.0, True)  # nothing else to find, so nothing can be missed
-    vectors = np.concatenate([segment.vectors for segment in segments])
-    drawn = calibration_mask(ids, min(config.audit_queries, len(ids)), f"recall-audit-{config.seed}")
-    query_ids, queries = [i for i, is_drawn in zip(ids, drawn, strict=True) if is_drawn], vectors[drawn]
-    k = min(K, len(ids) - 1)
-    _, truth = exact_knn(queries, vectors, k, query_ids=query_ids, reference_ids=ids)
-
-    def measure(ef: int) -> NDArray[np.float64]:
-        found_ids, found = search_segments(segments, queries, k + 1, ef)
-        kept = np.full((len(queries), k), np.inf, np.float32)
-        for row, query_id in enumerate(query_ids):
-            others = [d for i, d in zip(found_ids[row], found[row], strict=True) if i != query_id][:k]
-            kept[row, : len(others)] = others
-        return recall_at_k(kept, truth)
-
-    bound = census_bound if drawn.all() else betting_lower_bound
-    choice = choose_ef(EF_GRID, measure, config.recall_target, config.recall_delta, bound)
-    return Audit(choice.ef, choice.recall, choice.lower_bound, choice.certified)
+    key = ws.key(IndexSnapshot, [ws.config.index], [snapshot.id], why=why)
+    made = ws.find(IndexSnapshot, key)
+    if made is None:
+        made = commit_snapshot(
+            key, content, snapshot, manifests=snapshot.manifests, embeddings=snapshot.embeddings, duplicates_id=snapshot.duplicates_id, ws=ws
+        )
+    ws.catalog.swap_head(snapshot.encoder_id, made.id, snapshot.id)
+    return made
 
 
-def search_segments(
-    segments: list[OpenSegment], queries: NDArray[np.float32], k: int, ef: int
-) -> tuple[list[list[str]], list[list[float]]]:
-    """Ids and cosine distances of the k nearest over all segments, nearest first, ties by id."""
-    merged: list[list[tuple[float, str]]] = [[] for _ in range(len(queries))]
-    for segment in segments:
-        labels, distances = segment.graph.query(queries, k, ef)
-        for row in range(len(queries)):
-            merged[row].extend((float(d), segment.ids[int(label)]) for d, label in zip(distances[row], labels[row], strict=True))
-    best = [sorted(row)[:k] for row in merged]
-    return [[i for _, i in row] for row in best], [[d for d, _ in row] for row in best]
-
-
-def open_segment(ref: SegmentRef, encoder_id: str, ws: Workspace) -> OpenSegment:
-    """Load and check one segment; CorruptArtifact when its bytes changed or do not fit its record."""
-    segment = ws.store.load_record(Segment, ref.id)
-    if segment is None:
-        raise CorruptArtifact(f"Index segment {ref.id} is missing. Run `discovery verify`, then `discovery index`.")
-    if segment.encoder_id != encoder_id or segment.space != SPACE:
-        raise EncoderMismatch(f"Segment {ref.id[:12]}… holds {segment.encoder_id} vectors in {segment.space}, not {encoder_id}.")
-    return _load_segment(ws.store, segment)
-
-
-@functools.lru_cache(maxsize=64)
-def _load_segment(store: Store, segment: Segment) -> OpenSegment:
-    graph = HnswSegment.from_bytes(store.read_file(segment, "segment"), segment.elements, segment.dim, segment.m)
-    table = store.read_table(segment)
-    return OpenSegment(table["asset_id"].to_pylist(), vectors_of(table), graph)

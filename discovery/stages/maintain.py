@@ -1,41 +1,58 @@
-"""Maintain: merge the segments of an index when there are many, and measure its recall again."""
+"""Maintain: merge the segments of an index that are many or worn, and certify its recall anew."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from discovery.core.recall import Certificate
+from discovery.core.tiers import compaction
+from discovery.stages.audit import audit
 from discovery.stages.history import current_snapshot
-from discovery.stages.index import Audit, audit, build_segment, commit_snapshot, open_segment
-from discovery.types import IndexSnapshot, SegmentRef
+from discovery.stages.index import Content, content_of, merged, opened, shapes_of, succeed
+from discovery.types import IndexSnapshot
 from discovery.workspace import Workspace
 
 
 def maintain(ws: Workspace, *, compact: bool = False) -> IndexSnapshot:
-    """The current snapshot, merged into one segment when it has more than index.max_segments (or `compact` asks for it).
+    """The current snapshot, after merging what `core.tiers.compaction` names: the tail, full tiers, segments with many removed rows.
 
-    When another batch swapped the head meanwhile the merged snapshot is left aside, and the next call merges again. Raises
-    ConfigError when there is no index.
+    compact: everything, whether it pays or not. Queries go on meanwhile, on the snapshot they hold. When another batch swapped the head the merged
+    snapshot is left aside, and the next call merges again. Raises ConfigError when there is no index.
     """
     snapshot = current_snapshot(ws)
-    if len(snapshot.segments) < 2 or (len(snapshot.segments) <= ws.config.index.max_segments and not compact):
+    config = ws.config.index
+    content = content_of(snapshot, snapshot.encoder_id, snapshot.dim, ws)
+    index = opened(content, ws)
+    merges = compaction(
+        shapes_of(index), exact_rows=config.exact_rows, largest=config.segment_rows, per_tier=config.max_segments, most_dead=config.max_removed,
+        everything=compact,
+    )  # fmt: skip
+    if not merges:
         return snapshot
-    key = ws.key(IndexSnapshot, [ws.config.index], [snapshot.id], compacted=True)
-    merged = ws.find(IndexSnapshot, key)
-    if merged is None:
-        opened = [open_segment(ref, snapshot.encoder_id, ws) for ref in snapshot.segments]
-        ids = [asset_id for segment in opened for asset_id in segment.ids]
-        vectors = np.concatenate([segment.vectors for segment in opened])
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        segment = build_segment([ids[row] for row in order], vectors[order], snapshot.encoder_id, ws)
-        merged = commit_snapshot(
-            key, [SegmentRef(segment.id, segment.elements)], snapshot.encoder_id, snapshot.dim, snapshot,
-            manifests=snapshot.manifests, embeddings=snapshot.embeddings, duplicates_id=snapshot.duplicates_id, ws=ws,
-        )  # fmt: skip
-    ws.catalog.swap_head(snapshot.encoder_id, merged.id, snapshot.id)
+    ids = [ref.id for ref in content.segments]
+    for places in merges:
+        now = [number for number, ref in enumerate(content.segments) if ref.id in {ids[place] for place in places}]
+        index = opened(content, ws)
+        live = sum(shape.live for shape in (shapes_of(index)[number] for number in now))
+        ws.report(f"index: merging {len(now)} segments of {live:,} vectors")
+        content = merged(content, index, now, np.zeros(0, index.all_ids().dtype), None, ws, graphs=live > config.exact_rows)
+    succeed(snapshot, content, "compacted", ws)
     return current_snapshot(ws)
 
 
-def audit_recall(ws: Workspace) -> tuple[IndexSnapshot, Audit]:
-    """The current snapshot and its recall measured now. Raises ConfigError when there is no index."""
+def audit_recall(ws: Workspace) -> tuple[IndexSnapshot, Certificate]:
+    """Certify the current snapshot anew, from nothing that was measured before, and what was shown.
+
+    When that gives another ef or bound than the snapshot has (the target may have changed since), a snapshot that says so becomes current. Raises
+    ConfigError when there is no index.
+    """
     snapshot = current_snapshot(ws)
-    return snapshot, audit([open_segment(ref, snapshot.encoder_id, ws) for ref in snapshot.segments], ws.config.index)
+    content = content_of(snapshot, snapshot.encoder_id, snapshot.dim, ws)
+    outcome = audit(opened(content, ws), ws.config.index)
+    shown = outcome.certificate
+    said = (snapshot.ef_search, snapshot.recall_lower_bound, snapshot.recall_target, snapshot.recall_delta)
+    if said != (shown.ef, shown.lower_bound, ws.config.index.recall_target, ws.config.index.recall_delta):
+        anew = Content(content.encoder_id, content.dim, content.segments, content.removed, outcome.measured)
+        succeed(snapshot, anew, "audited", ws)
+        snapshot = current_snapshot(ws)
+    return snapshot, shown

@@ -21,7 +21,7 @@ from discovery.addressing import matches, stage_key
 from discovery.config import Config, S3Config
 from discovery.core.knn import normalise
 from discovery.errors import CorruptArtifact
-from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, MeasureShard, Record
+from discovery.types import EmbeddingSet, EmbeddingShard, Manifest, MeasureShard, Record, RegionShard
 from discovery.workspace import Workspace
 
 SHARDS_A_WORKER = 8  # so that the last ones end together, whatever the workers' speeds
@@ -29,7 +29,7 @@ SMALLEST_SHARD, LARGEST_SHARD = 64, 8192  # assets: the larger one's vectors of 
 WHOLE = 16  # sizes are multiples of it, so that no shard but the last ends in a batch filled up with zeros (CPU batches have 16)
 
 Shard = MeasureShard | EmbeddingShard
-ShardT = TypeVar("ShardT", MeasureShard, EmbeddingShard)
+ShardT = TypeVar("ShardT", MeasureShard, EmbeddingShard, RegionShard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,13 @@ def sources_of(manifest: Manifest, ws: Workspace) -> dict[str, str]:
 
 
 def fill_missing(
-    kind: type[ShardT], producer: str, needed: dict[str, str], run: Callable[[ShardTask], ShardT], ws: Workspace
-) -> list[ShardT]:
+    kind: type[ShardT], producer: str, needed: dict[str, str], run: Callable[[ShardTask], ShardT], ws: Workspace,
+    largest: int = LARGEST_SHARD,
+) -> list[ShardT]:  # fmt: skip
     """Shards that together hold a row for every needed asset; only what no shard has yet is computed.
 
     kind: the record class. producer: what computes a row (encoder_id, measures id). needed: asset_id to source URI. run: a
-    module-level function that makes and commits one shard. Tally: <stage>.computed and <stage>.reused, in assets;
+    module-level function that makes and commits one shard. largest: assets in one, unless dask.shard_assets says another number. Tally: <stage>.computed and <stage>.reused, in assets;
     <stage>.<name>_ms for each field <name>_s of the shards that were computed.
     """
     holder = holders(kind, producer, ws)
@@ -88,7 +89,7 @@ def fill_missing(
         return _used(holder, needed)
     most = max(1, len(missing) // SMALLEST_SHARD)
     width = min(most, getattr(ws.map_shards, "width", lambda units: 1)(most))
-    sizes = shard_sizes(len(missing), width, ws.config.dask.shard_assets)
+    sizes = shard_sizes(len(missing), width, ws.config.dask.shard_assets, largest)
     created_at = ws.clock()
     given: dict[str, list[str]] = {}  # assets of the units that are under way
 
@@ -117,15 +118,15 @@ def fill_missing(
     return _used(holder, needed)
 
 
-def shard_sizes(assets: int, width: int, wanted: int = 0) -> list[int]:
+def shard_sizes(assets: int, width: int, wanted: int = 0, largest: int = LARGEST_SHARD) -> list[int]:
     """Sizes of the shards of so many assets (at least 1) on `width` workers: the same number of shards for each, as equal as may be.
 
-    wanted: all but the last have this size, when it is given.
+    wanted: all but the last have this size, when it is given. largest: none is larger than this, rounded up to a whole batch.
     """
     if wanted:
         return [min(wanted, assets - start) for start in range(0, assets, wanted)]
     a_worker = max(1, min(SHARDS_A_WORKER, assets // (SMALLEST_SHARD * width)))
-    count = width * max(a_worker, -(-assets // (LARGEST_SHARD * width)))
+    count = width * max(a_worker, -(-assets // (largest * width)))
     wholes = -(-assets // WHOLE)
     bounds = [min(assets, WHOLE * (number * wholes // count)) for number in range(count + 1)]
     return [end - start for start, end in itertools.pairwise(bounds) if end > start]
@@ -188,6 +189,29 @@ def load_vectors(sets: Sequence[EmbeddingSet], ws: Workspace) -> tuple[list[str]
     if not ids:
         return [], np.zeros((0, sets[0].dim if sets else 0), np.float32)
     return ids, vectors_of(table)
+
+
+def vectors_for(sets: Sequence[EmbeddingSet], ids: NDArray[np.bytes_], ws: Workspace) -> NDArray[np.float32]:
+    """(n, d) float32 unit vectors of some assets of these embedding sets, in the order of the ids.
+
+    Of shards that hold none of them only the ids are read. Raises CorruptArtifact when an asset is in no shard.
+    """
+    vectors = np.empty((len(ids), sets[-1].dim), np.float32)
+    left = {asset_id.decode(): row for row, asset_id in enumerate(ids)}
+    for key in sorted({key for embedded in reversed(sets) for key in embedded.shards}):
+        if not left:
+            break
+        shard = ws.store.load_record(EmbeddingShard, key)
+        if shard is None:
+            raise CorruptArtifact(f"Embedding shard {key} is missing. Run `discovery verify`, then embed again.")
+        named = ws.store.peek_columns(shard, ["asset_id"])["asset_id"].to_pylist()
+        if any(asset_id in left for asset_id in named):
+            table = in_float32(ws.store.read_table(shard))
+            found = [(row, left.pop(asset_id)) for row, asset_id in enumerate(table["asset_id"].to_pylist()) if asset_id in left]
+            vectors[[to for _, to in found]] = vectors_of(table)[[row for row, _ in found]]
+    if left:
+        raise CorruptArtifact(f"{len(left)} assets have no row in their shards, first {min(left)}. Run `discovery verify`.")
+    return vectors
 
 
 def in_float32(table: pa.Table) -> pa.Table:

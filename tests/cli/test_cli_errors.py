@@ -26,6 +26,7 @@ KEYS = {
     "dedupe": {"report_id", "exact_groups", "near_groups", "groups"},
     "score": {"report_id", "candidates", "novel", "shifted", "top"},
     "index": {"index_id", "elements", "segments", "ef_search", "recall_at_10", "recall_lower_bound"},
+    "regions": {"region_encoder_id", "described", "reused", "bytes"},
     "search": {"results", "latency_ms"},
     "curate": {"version_id", "name", "number", "digest", "assets", "splits", "optimality_bound", "leaked", "mlflow_run_id"},
     "versions": {"versions"},
@@ -169,7 +170,7 @@ def test_weights_that_do_not_exist(photos: Path, root: str, capsys: pytest.Captu
 
 
 def test_a_corrupt_index_file(root: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    segment = next(Path(root, "artifacts", "segment").rglob("segment-*.bin"))
+    segment = next(Path(root, "artifacts", "segment").rglob("vectors-*.arrow"))
     good = segment.read_bytes()
     capsys.readouterr()
     assert main(["versions", "--root", root, "--json"]) == 0

@@ -1,5 +1,6 @@
 """Every wrong input ends with its exit code and one clear message, never a traceback; every --json answer has its keys."""
 
+import json
 import os
 import resource
 import subprocess
@@ -84,6 +85,32 @@ def test_an_unknown_asset_and_other_wrong_searches(discovery, indexed, tmp_path)
     assert refused(discovery("verify", "ffff", root=indexed), 2, "No record starts with")
 
 
+def test_a_search_by_a_part_tells_where_and_regions_are_computed_once(discovery, indexed, tiny_pictures):
+    picture = sorted(tiny_pictures.iterdir())[3]
+    code, out, err = discovery("search", "--image", picture, "--box", "8,6,40,30", "-k", "3", "--json", root=indexed)
+    answer = json.loads(out)
+    assert code == 0 and "12 of 12 assets are described for the first time, which is kept" in err
+    assert [set(row) for row in answer["results"]] == [{"asset_id", "source_uri", "distance", "box"}] * 3
+    for x, y, width, height in (row["box"] for row in answer["results"]):
+        assert x >= 0 and y >= 0 and x + width <= 64 and y + height <= 48
+    code, out, _ = discovery("regions", "--json", root=indexed)
+    described = json.loads(out)
+    assert (code, described["described"], described["reused"]) == (0, 0, 12) and described["bytes"] > 12 * 432
+    assert "@regions-" in described["region_encoder_id"]
+    code, out, _ = discovery("search", "--image", picture, "--box", "8,6,40,30", "--whole", "-k", "1", "--json", root=indexed)
+    assert code == 0 and set(json.loads(out)["results"][0]) == {"asset_id", "source_uri", "distance"}
+    assert discovery("search", "--image", picture, "--region", "--json", root=indexed)[0] == 0
+
+
+def test_what_a_search_by_a_part_cannot_take_is_said(discovery, indexed, monkeypatch):
+    for arguments in (["--region", "--whole"], ["--region", "--unlike", "abcd"], ["--box", "0,0,5,5", "--text", "a dog"], ["--region", "--rerank", "20"]):
+        assert refused(discovery("search", "--image", "some.jpg", *arguments, root=indexed), 2, "A search by parts of pictures goes with")
+    monkeypatch.setenv("DISCOVERY_REGIONS__AT_SEARCH", "0")
+    monkeypatch.setenv("DISCOVERY_REGIONS__CANVAS_PX", "320")
+    asset = next(path.name for path in Path(indexed, "assets").rglob("?" * 64))
+    assert refused(discovery("search", "--asset", asset, "--region", root=indexed), 2, "11 of 11 assets have no regions yet", "discovery regions")
+
+
 def test_wrong_usage_ends_with_2(discovery):
     for arguments in (["nonsense"], ["run"], ["search", "-k", "many"]):
         code, _, err = discovery(*arguments)
@@ -119,6 +146,7 @@ KEYS = {
     "dedupe": "report_id exact_groups near_groups groups",
     "score": "report_id candidates novel shifted top",
     "index": "index_id elements segments ef_search recall_at_10 recall_lower_bound",
+    "regions": "region_encoder_id described reused bytes",
     "versions": "versions",
     "verify": "checked corrupt missing",
     "gc": "removed bytes running",

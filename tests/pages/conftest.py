@@ -32,7 +32,7 @@ def store_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     Image.fromarray(rng.integers(0, 2, (120, 160), np.uint8) * 255).convert("RGB").save(folder / "second" / HOSTILE)
     fdr = 0.6  # with 50 calibration rows the lowest p of 26 candidates has q 26 / 51
     config = Config(root=str(tmp_path_factory.mktemp("root") / "store"))
-    config = config.replace(dask={"scheduler": "inline"}, novelty={"fdr": fdr})
+    config = config.replace(dask={"scheduler": "inline"}, novelty={"fdr": fdr}, index={"exact_rows": 110})  # the second batch makes a graph of both
     with open_workspace(config) as ws:
         for batch in ("first", "second"):
             run_pipeline([str(folder / batch)], ws, spec=parse_spec("name: shown\nbudget: 12\n"))

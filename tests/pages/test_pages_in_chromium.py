@@ -64,10 +64,21 @@ def page(browser: Browser) -> Iterator[Page]:
 def test_the_overview_shows_both_batches(page: Page, address: str) -> None:
     page.goto(f"{address}/")
     page.wait_for_selector("table")
-    assert page.locator("tbody tr").count() == 2
+    assert page.get_by_label("Runs").locator("tbody tr").count() == 2
     assert "127" in page.locator(".numbers").inner_text()  # 100 + 25 textures, a smaller copy, a stranger
     page.locator("summary").last.click()
     page.get_by_text("broken.jpg").wait_for()
+
+
+def test_the_certified_recall_is_shown_for_rare_pictures_as_for_common_ones(page: Page, address: str) -> None:
+    page.goto(f"{address}/")
+    rows = page.get_by_label("Recall of search").locator("tbody tr")
+    rows.first.wait_for()
+    assert [row.split()[0] for row in rows.all_inner_texts()] == ["rare", "middle", "common"]
+    assert rows.first.locator("td").count() == 6
+    assert "target 0.99" in page.locator("h2", has_text="Recall of search").inner_text()
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/recall.png", full_page=True)
 
 
 def test_the_most_novel_asset_stands_beside_its_nearest_neighbour(page: Page, address: str) -> None:
@@ -170,7 +181,7 @@ def test_a_kind_of_duplicates_that_does_not_occur_is_said(page: Page, address: s
 
 def test_a_first_run_has_nothing_to_compare_with_and_says_so(page: Page, address: str) -> None:
     page.goto(f"{address}/")
-    page.locator("tbody tr").last.get_by_text("no reference yet").wait_for()
+    page.get_by_label("Runs").locator("tbody tr").last.get_by_text("no reference yet").wait_for()
 
 
 def test_an_empty_root_says_what_to_do(browser: Browser, tmp_path: Path) -> None:

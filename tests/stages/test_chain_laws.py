@@ -169,7 +169,7 @@ def test_verify_is_clean_and_notices_a_changed_byte_and_a_missing_file(chain: Ch
     with workspace(copy) as ws:
         asset = next(path for path in sorted((copy / "assets").rglob("*")) if path.is_file())
         asset.write_bytes(asset.read_bytes() + b"x")
-        segment = next((copy / "artifacts" / "segment").rglob("segment-*.bin"))
+        segment = next((copy / "artifacts" / "segment").rglob("vectors-*.arrow"))
         segment.unlink()
         result = verify(ws)
         assert result.corrupt == [asset.relative_to(copy).as_posix()]

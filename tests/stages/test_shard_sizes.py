@@ -21,3 +21,9 @@ def test_few_pictures_are_one_shard_and_many_are_spread():
     assert shard_sizes(400, 2) == [64, 64, 64, 64, 64, 80]
     assert len(shard_sizes(1_000_000, 4)) == 124  # of 8,192 at most
     assert shard_sizes(10, 2, 4) == [4, 4, 2]
+
+
+@given(st.integers(1, 200_000), st.integers(1, 30), st.sampled_from([256, 2048]))
+def test_no_shard_is_larger_than_is_asked_for(assets, workers, largest):
+    sizes = shard_sizes(assets, workers, largest=largest)
+    assert sum(sizes) == assets and max(sizes) <= largest + WHOLE

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pyarrow.compute as pc
 
-from discovery.types import DatasetVersion, DuplicateReport, Manifest, NoveltyReport, QualityReport
+from discovery.types import DatasetVersion, DuplicateReport, Manifest, NoveltyReport, QualityReport, StratumRecall
 from discovery.web.read_model.library import Chain, Library, file_name, finite, rows_where
 
 State = Literal["ingested", "quality_failed", "checked", "embedded", "deduplicated", "scored", "indexed"]
@@ -66,6 +66,8 @@ class Totals:
     segments: int | None
     recall_at_10: float | None
     recall_lower_bound: float | None
+    recall_target: float | None
+    strata: tuple[StratumRecall, ...]
     is_certified: bool | None
     encoder_id: str
     versions: int
@@ -152,6 +154,8 @@ def totals(library: Library) -> Totals:
         segments=len(head.segments) if head else None,
         recall_at_10=finite(head.recall_at_10) if head else None,
         recall_lower_bound=finite(head.recall_lower_bound) if head else None,
+        recall_target=head.recall_target if head else None,
+        strata=head.strata if head else (),
         is_certified=head.is_certified if head else None,
         encoder_id=head.encoder_id if head else "",
         versions=len(versions),

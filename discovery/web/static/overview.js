@@ -15,14 +15,27 @@ export async function overview() {
       tile("Assets", count(t.assets), t.elements === null ? null : `${count(t.elements)} indexed`),
       tile("Novel, newest run", count(t.novel), t.candidates === null ? null : `of ${count(t.candidates)} new at FDR ${t.fdr}`, "#novel"),
       tile("Duplicate groups", count(t.groups), t.groups === null ? null : `${count(t.exact_groups)} exact, ${count(t.near_groups)} near`, "#duplicates"),
-      tile("Recall@10", fixed(t.recall_at_10, 4), t.recall_lower_bound === null ? null : `at least ${fixed(t.recall_lower_bound, 4)}, ${plural(t.segments, "segment")}`),
+      tile("Recall@10", fixed(t.recall_at_10, 4), t.recall_lower_bound === null ? null : !t.strata.length ? `exact search, ${plural(t.segments, "segment")}` : `at least ${fixed(t.recall_lower_bound, 4)}${t.is_certified ? "" : `, target ${t.recall_target}`}, ${plural(t.segments, "segment")}`),
       tile("Versions", count(t.versions), t.newest_version ? `newest ${t.newest_version}` : "none yet", "#versions")),
+    t.is_certified === false ? el("p", { class: "note" }, `The index is certified to a recall of ${fixed(t.recall_lower_bound, 4)} only; its target is ${t.recall_target}. Raise index.m or index.ef_construction and compact it (DAG maintain_index).`) : null,
     novel?.note ? el("p", { class: "note" }, novel.note) : null,
     ...strip(novel),
     heading("Runs", "newest first"),
     list, ...older(list, data),
+    ...recallByStratum(t),
     el("p", { class: "soft root" }, "Root ", el("code", {}, data.root)),
   ].filter(Boolean);
+}
+
+/** What search was certified to find, of rare pictures as of common ones. */
+function recallByStratum(t) {
+  if (!t.strata.length) return [];
+  const columns = [["pictures"], ["share", "number"], ["about as many alike", "number"], ["asked", "number"], ["recall@10", "number"], ["at least", "number"]];
+  const rows = t.strata.map((s) => [
+    s.name, `${Math.round(100 * s.share)} %`, s.smallest === s.largest ? count(s.smallest) : `${count(s.smallest)} to ${count(s.largest)}`, count(s.queries),
+    fixed(s.recall, 4), fixed(s.lower_bound, 4),
+  ]);
+  return [heading("Recall of search", `certified for rare pictures as for common ones; target ${t.recall_target}`), table(columns, rows, "Recall of search")];
 }
 
 /** The first few novel pictures of a report, on one line. */
