@@ -154,7 +154,7 @@ class IndexConfig(Section):
     seed: int = Field(7, ge=0, description="of the levels of nodes and of the order in which rows are added")
     recall_target: float = Field(0.99, gt=0, le=1, description="lower bound on recall@10, of rare pictures too, that ef is chosen for")
     recall_delta: float = Field(0.05, gt=0, lt=1, description="chance that the bound is wrong")
-    audit_queries: int = Field(1000, ge=50, description="queries of each stratum (rare, middle, common) compared with exact search")
+    audit_queries: int = Field(2000, ge=50, description="queries of each stratum (rare, middle, common) compared with exact search")
     exact_rows: int = Field(50_000, ge=0, description="up to so many new rows are searched exactly; more get a graph")
     segment_rows: int = Field(2_000_000, ge=1, description="a graph has at most so many rows")
     max_segments: int = Field(8, ge=1, description="maintain_index merges the graphs of like size above this")
