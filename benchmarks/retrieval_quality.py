@@ -4,7 +4,7 @@
     gcompris    photos of six subjects, each searched among the others; relevant: its subject
     emoji       one vendor's searched among another's; relevant: the one of the same name
     details     round crops of 2 % of a picture, searched among the 21 pictures they are from, and among 1,154
-    crops       rectangles cut from 131 photos that no choice was made on, shrunk or enlarged by up to half, JPEG of quality 80,
+    crops       rectangles cut from 132 photos that no choice was made on, shrunk or enlarged by up to half, JPEG of quality 80,
                 searched among the same 1,154; relevant: the picture
 
 Columns: mean over queries [95 % bootstrap interval]; `-` in front of a difference from plain cosine, paired by query: mAP and P@1. R@k is
