@@ -136,7 +136,7 @@ def test_words_are_on_one_side_and_objects_on_both():
     words[30:36, 8:56:4] = 250.0
     here[30:36, 10:24], there[30:36, 34:48] = 250.0, 250.0
     assert one_sided(shade, words) < 0.1 and one_sided(words, shade) < 0.1
-    assert one_sided(here, there) > 0.8
+    assert one_sided(here, there) > 0.6  # at which such marks are words only when they are very thin (CAPTIONS)
     assert one_sided(shade, shade) == 1.0
 
 
