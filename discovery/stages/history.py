@@ -68,15 +68,15 @@ def members_of(sets: list[EmbeddingSet], ws: Workspace) -> set[str]:
     return {asset_id for embedded in sets for asset_id in ws.store.read_table(embedded, "members")["asset_id"].to_pylist()}
 
 
-def live_members(sets: Sequence[EmbeddingSet], ws: Workspace) -> set[str]:
-    """Ids of the assets that were at their source when it was last looked at: members of the newest set of each list of sources."""
+def newest_sets(sets: Sequence[EmbeddingSet], ws: Workspace) -> list[EmbeddingSet]:
+    """The newest set of each list of sources; its members were at their source when that was last looked at."""
     newest: dict[tuple[str, ...], EmbeddingSet] = {}
     for embedded in sets:
         manifest = ws.store.load_record(Manifest, embedded.manifest_id)
         if manifest is None:
             raise CorruptArtifact(f"Embedding set {embedded.id} has lost its manifest. Run `discovery verify`.")
         newest[manifest.sources] = embedded
-    return members_of(list(newest.values()), ws)
+    return list(newest.values())
 
 
 def latest_manifest(ws: Workspace) -> Manifest:

@@ -13,9 +13,9 @@ from discovery import schemas
 from discovery.adapters.storage import table_to_parquet
 from discovery.core.draws import ID_DIGITS, id_array
 from discovery.core.tiers import Shape, absorbed_by
-from discovery.errors import DiscoveryError, EncoderMismatch
+from discovery.errors import CorruptArtifact, DiscoveryError, EncoderMismatch
 from discovery.stages.audit import audit
-from discovery.stages.history import embedding_sets, head_snapshot, live_members, load_snapshot, snapshot_before
+from discovery.stages.history import embedding_sets, head_snapshot, load_snapshot, members_of, newest_sets, snapshot_before
 from discovery.stages.open_index import OpenIndex, open_segments, tombstones
 from discovery.stages.segments import Fetch, Ids, make_segments
 from discovery.stages.shards import vectors_for
@@ -73,7 +73,7 @@ def _snapshot(
     if (found := ws.find(IndexSnapshot, key)) is not None:
         return found
     sets = [*embedding_sets(before, ws), embeddings]
-    wanted = representatives(sets, duplicates, ws)
+    wanted = representatives(sets, ws)
     old = content_of(before, embeddings.encoder_id, embeddings.dim, ws)
     content = grown(old, wanted, lambda ids: vectors_for(sets, ids, ws), ws)
     return commit_snapshot(
@@ -82,14 +82,21 @@ def _snapshot(
     )  # fmt: skip
 
 
-def representatives(sets: Sequence[EmbeddingSet], duplicates: DuplicateReport, ws: Workspace) -> Ids:
-    """What an index of these embedding sets holds: of the assets that are at their sources, one for each set of equal pixels, the smallest."""
-    live = live_members(sets, ws)
-    table = ws.store.read_table(duplicates, columns=["asset_id", "pixel_keeper"])
+def representatives(sets: Sequence[EmbeddingSet], ws: Workspace) -> Ids:
+    """What an index of these embedding sets holds: of the assets that are at their sources, one for each set of equal pixels, the smallest.
+
+    Pixels are told by the manifests, since the duplicate report of a batch that ran beside another does not know the other's assets.
+    """
     smallest: dict[str, str] = {}
-    for asset_id, pixels in zip(table["asset_id"].to_pylist(), table["pixel_keeper"].to_pylist(), strict=True):
-        if asset_id in live and asset_id < smallest.get(pixels, "~"):
-            smallest[pixels] = asset_id
+    for embedded in newest_sets(sets, ws):
+        live = members_of([embedded], ws)
+        manifest = ws.store.load_record(Manifest, embedded.manifest_id)
+        if manifest is None:
+            raise CorruptArtifact(f"Embedding set {embedded.id} has lost its manifest. Run `discovery verify`.")
+        table = ws.store.read_table(manifest, columns=["asset_id", "pixel_sha256"])
+        for asset_id, pixels in zip(table["asset_id"].to_pylist(), table["pixel_sha256"].to_pylist(), strict=True):
+            if asset_id in live and asset_id < smallest.get(pixels, "~"):
+                smallest[pixels] = asset_id
     return np.sort(id_array(list(smallest.values())))
 
 

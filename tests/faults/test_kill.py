@@ -34,7 +34,7 @@ def killed_after(mark: str, pictures: Path, root: Path) -> bool:
 
 @pytest.mark.parametrize(
     "mark",
-    [f"ingest: {LISTED} listed", f"ingest: {LISTED} of {LISTED}", f"measure: {SHARD} of", f"embed_shard: {2 * SHARD} of", "dedupe:", "index: building",
+    [f"ingest: {LISTED} listed", f"ingest: {LISTED} of {LISTED}", f"measure: {SHARD} of", f"embed_shard: {2 * SHARD} of", "dedupe:", "index: measuring",
      "curate:", "publish: discovered@1"],
 )
 def test_a_killed_run_is_finished_by_the_next(mark: str, chain_pictures: Path, undisturbed: dict[str, object], tmp_path: Path) -> None:

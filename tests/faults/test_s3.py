@@ -84,7 +84,7 @@ def test_a_server_that_dies_and_returns_costs_nothing(place: str, bucket: Bucket
     assert differences(bucket.config, finish(SOURCE, ROOT, bucket.environ), undisturbed) == []
 
 
-@pytest.mark.parametrize("mark", [f"ingest: {LISTED} listed", "embed_shard: 16 of", "index: building"])
+@pytest.mark.parametrize("mark", [f"ingest: {LISTED} listed", "embed_shard: 16 of", "index: measuring"])
 def test_a_run_killed_over_a_bucket_is_finished_by_the_next(mark: str, bucket: Bucket, undisturbed: dict[str, object]) -> None:
     process = start(SOURCE, ROOT, bucket.environ)
     assert process.stderr is not None
