@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -168,6 +169,7 @@ class LazyDaskMap:
             return self._client
         from distributed import Client
 
+        logging.getLogger("tornado.application").addFilter(_interrupted_early)  # a logger has a filter once, however often it is added
         address = self.config.scheduler
         if not address:
             self.report(f"dask: starting {self._local_workers()} local worker processes")
@@ -182,6 +184,17 @@ class LazyDaskMap:
                 f"({error}). Start one (`dask scheduler`, `dask worker tcp://…`), or leave dask.scheduler empty to work locally."
             ) from error
         return self._client
+
+
+def _interrupted_early(record: logging.LogRecord) -> bool:
+    """False for what distributed says when Ctrl-C comes before a call of its client has begun: there is nothing to cancel yet, and no harm.
+
+    `distributed.utils.sync` then reads a variable that is set later, and its event loop logs the NameError with a traceback.
+    """
+    error, last = (record.exc_info or (None, None, None))[1:]
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return not (isinstance(error, NameError) and last is not None and last.tb_frame.f_code.co_qualname == "sync.<locals>.cancel")
 
 
 def local_cluster(workers: int, gpus: list[str]) -> SpecCluster:

@@ -237,3 +237,33 @@ def test_a_scheduler_that_does_not_come_back_is_said(tmp_path):
         made.config = DaskConfig(scheduler=cluster.address, timeout_s=2, reconnect_s=0)
         with pytest.raises(SchedulerUnreachable, match="does not answer"):
             list(results)
+
+
+def test_an_interrupt_before_a_call_of_the_client_began_is_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """Reproduces the race: the event loop is busy, so that the call has not begun when the interrupt asks for its cancellation."""
+    said: list[str] = []
+
+    async def nothing() -> None:
+        return None
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def faulty() -> None:
+        raise NameError("another one")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    spread = LazyDaskMap(DaskConfig(scheduler="", workers=1), said.append)
+    try:
+        client = spread._connect()
+        client.loop.add_callback(time.sleep, 0.5)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            client.sync(nothing)
+        client.loop.add_callback(faulty)  # an error that is one is still told
+        client.sync(nothing)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        spread.close()
+    told = [record.exc_info[1] for record in caplog.records if record.name == "tornado.application" and record.exc_info]
+    assert [str(error) for error in told] == ["another one"]
