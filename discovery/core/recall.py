@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from discovery.errors import InvalidInput
 from discovery.types import StratumRecall
 
+BOLDEST = 0.75  # share of the capital that a bet may put at risk
 TOLERANCE = 1e-5  # float32 sums of about a thousand products differ by this much between two ways of adding them
 
 
@@ -37,7 +38,8 @@ def betting_lower_bound(values: NDArray[np.float64], delta: float = 0.05) -> flo
 
     values: (n,) independent draws, in the order drawn. A gambler bets that the mean is above m; if his capital exceeds 1/delta, m is
     refused. The bound is the largest refused m. Source: Waudby-Smith and Ramdas 2024, "Estimating means of bounded random
-    variables by betting", one-sided, predictable plug-in bets.
+    variables by betting", one-sided, predictable plug-in bets. The guarantee holds for any BOLDEST below 1. Of the two that the authors name, 3/4 comes
+    nearer to a mean close to 1 than 1/2; .9 is too bold where some queries miss all neighbours, as in real graphs.
 
     >>> betting_lower_bound(np.ones(1000)) > 0.99
     True
@@ -54,8 +56,7 @@ def betting_lower_bound(values: NDArray[np.float64], delta: float = 0.05) -> flo
     bet = np.sqrt(2 * np.log(1 / delta) / (earlier * x.size))
 
     def is_refused(m: float) -> bool:
-        # at most 1/2 of what could bankrupt him
-        capital = np.cumsum(np.log1p(np.minimum(bet, 0.5 / m) * (x - m)))
+        capital = np.cumsum(np.log1p(np.minimum(bet, BOLDEST / m) * (x - m)))
         return bool(capital.max() >= np.log(1 / delta))
 
     low, high = 0.0, 1.0

@@ -20,11 +20,11 @@ from discovery.core.draws import draw
 from discovery.core.recall import Certificate, Stratum, choose_ef, neighbourhood_sizes, recall_at_k, stratify
 from discovery.stages.open_index import OpenIndex, Rows
 
-EF_GRID = (1024, 512, 256, 192, 128, 96, 64, 48, 32, 24, 16)
+EF_GRID = (1024, 768, 512, 384, 256, 192, 160, 128, 112, 96, 80, 72, 64, 56, 48, 40, 32, 28, 24, 20, 16)  # steps of a sixth or a third
 EXACT = 0  # in the place of an ef: the true neighbours
 K = 10
 PILOT = 300  # members that tell where the walk down may begin
-AHEAD = 2  # places above the ef that is enough for them
+AHEAD = 3  # places above the ef that is enough for them
 FIRST_WALK = 0.8  # of the error allowed, for the walk from there; the rest is for one from the top, should it fail
 POOL = 10  # members are drawn for each query that is asked, so that a tenth of them are enough for the rare ones
 REFERENCES = 2048  # members that the size of a neighbourhood is estimated from

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from discovery.adapters.encoders import load_encoder
-from discovery.adapters.hnsw import segment_bytes
+from discovery.adapters.graph_file import segment_bytes
 from discovery.stages.embed_shard import encode_assets
 from discovery.stages.history import embedding_sets, load_snapshot, members_of
 from discovery.stages.known_encoder import base_spec, encoder_spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from discovery.adapters.hnsw import NOTHING, check_vectors
 from discovery.config import IndexConfig
 from discovery.core.draws import ID_DIGITS
 from discovery.core.knn import exact_knn
+from discovery.core.locality import chain, order_alike
 from discovery.errors import InvalidInput
 from discovery.stages.segments import Ids, OpenSegment, open_segment
 from discovery.types import IndexSnapshot, SegmentRef
@@ -21,6 +23,8 @@ from discovery.workspace import Workspace
 EXACT_SELECTIVITY = 0.05  # under this share of rows a filter is searched exactly (ALGORITHMS section 1)
 SLACK = 4  # candidates beyond the k that are ranked exactly: proposed distances are off by float32 rounding only
 RANKED_AT_ONCE = 4096  # candidates, whose vectors then fit into a cache
+MANY = 512  # queries, from which on their order is worth finding
+LANDMARKS = 1024  # rows that tell which queries are alike
 SPARE = 1.3  # times what a filter is expected to leave too little
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -105,8 +109,26 @@ class OpenIndex:
         if k < 1:
             raise InvalidInput(f"Expected k >= 1, found {k}.")
         check_vectors(queries, self.dim)
-        n = len(queries)
-        left_out = None if without is None else np.broadcast_to(np.atleast_2d(without), (n, np.shape(without)[-1]))
+        left_out = None if without is None else np.broadcast_to(np.atleast_2d(without), (len(queries), np.shape(without)[-1]))
+        if len(queries) < MANY or exact or not any(segment.has_graph for segment in self.segments):
+            return self._search(queries, k, allowed, left_out, ef, exact)
+        order = order_alike(queries, self._landmarks)
+        rows, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        rows[order], distances[order] = self._search(
+            queries[order], k, allowed, None if left_out is None else left_out[order], ef, exact
+        )
+        return rows, distances
+
+    @functools.cached_property
+    def _landmarks(self) -> NDArray[np.float32]:
+        """(l, d) rows from all places, which are random since rows are ordered by id, in a chain."""
+        found = self.vectors(np.linspace(0, self.rows - 1, min(self.rows, LANDMARKS)).astype(np.int64))
+        return found[chain(found)]
+
+    def _search(
+        self, queries: NDArray[np.float32], k: int, allowed: Mask | None, left_out: Rows | None, ef: int | None, exact: bool | None
+    ) -> tuple[Rows, NDArray[np.float32]]:
+        """`search`, of checked queries in the order given. left_out: (n, m)."""
         fetch = k if left_out is None else k + left_out.shape[1]
         open_rows = None if allowed is None and self.elements == self.rows else self.alive if allowed is None else self.alive & allowed
         found = [

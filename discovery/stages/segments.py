@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from discovery.adapters.cores import share_of_cores
 from discovery.adapters.dask_map import INLINE
-from discovery.adapters.hnsw import SPACE, HnswSegment, check_graph_file
+from discovery.adapters.graph_file import check_graph_file, reorder_graph_file
+from discovery.adapters.hnsw import SPACE, HnswSegment
 from discovery.adapters.storage import Store
 from discovery.adapters.vector_file import open_vectors, write_vectors
 from discovery.addressing import stage_key
@@ -119,9 +120,12 @@ def _build(task: BuildTask, store: Store) -> Segment:
     _, vectors = open_vectors(path, task.elements, task.dim)
     graph = HnswSegment.build(vectors, config)
     with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder, "graph.bin")
-        graph.save(saved)
-        ref = store.put_file(Segment.stage, task.key, GRAPH, saved, ".bin", task.elements)
+        built, ordered = Path(folder, "built.bin"), Path(folder, "graph.bin")
+        graph.save(built)
+        del graph
+        reorder_graph_file(built, ordered, task.elements, task.dim, config.m)
+        built.unlink()
+        ref = store.put_file(Segment.stage, task.key, GRAPH, ordered, ".bin", task.elements)
     return store.commit(Segment.from_dict({**record.to_dict(), "files": [*record.to_dict()["files"], _as_dict(ref)]}))
 
 

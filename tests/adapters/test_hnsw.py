@@ -11,7 +11,8 @@ import hnswlib
 import numpy as np
 import pytest
 
-from discovery.adapters.hnsw import HEADER, NOTHING, HnswSegment, check_graph_file, file_size
+from discovery.adapters.graph_file import HEADER, check_graph_file, file_size, reorder_graph_file
+from discovery.adapters.hnsw import NOTHING, HnswSegment
 from discovery.config import IndexConfig
 from discovery.core.knn import exact_knn, normalise
 from discovery.errors import CorruptArtifact, InvalidInput, StorageFull
@@ -117,6 +118,31 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path, cut: int) -> None:
     path.write_bytes(data[: cut if cut < 100 else -cut])
     with pytest.raises(CorruptArtifact, match="is no graph of"):
         HnswSegment.load(path, N, DIM, CONFIG.m)
+
+
+@pytest.mark.parametrize("n", [1, 2, 33, 3000])
+@pytest.mark.parametrize("config", [CONFIG, SMALL], ids=["m32", "m4"])
+def test_a_graph_in_another_order_is_the_same_graph_and_its_links_are_near(tmp_path: Path, n: int, config: IndexConfig) -> None:
+    path, ordered = saved(tmp_path / "graph.bin", n, config), tmp_path / "ordered.bin"
+    reorder_graph_file(path, ordered, n, DIM, config.m)
+    check_graph_file(ordered, n, DIM, config.m)
+    before, after = (HnswSegment.load(one, n, DIM, config.m) for one in (path, ordered))
+    for ef in (10, 60):
+        assert all(np.array_equal(one, other) for one, other in zip(before.query(unit(50, seed=3), 10, ef), after.query(unit(50, seed=3), 10, ef), strict=True))
+    again = tmp_path / "again.bin"
+    reorder_graph_file(path, again, n, DIM, config.m)
+    assert again.read_bytes() == ordered.read_bytes()
+    if n == 3000 and config is SMALL:
+        assert length_of_links(ordered, n, config.m) < 0.85 * length_of_links(path, n, config.m)
+
+
+def length_of_links(path: Path, n: int, m: int) -> float:
+    """The mean distance of the places of linked nodes."""
+    stride = 4 * DIM + 8 * m + 12
+    ground = np.frombuffer(path.read_bytes(), np.uint8, n * stride, HEADER.itemsize).reshape(n, stride)
+    links = np.ascontiguousarray(ground[:, : 8 * m + 4]).view("<u4").astype(np.int64)
+    used = np.arange(2 * m)[None, :] < links[:, :1]
+    return float(np.abs(links[:, 1:] - np.arange(n)[:, None])[used].mean())
 
 
 STRIDE = 4 * DIM + 8 * SMALL.m + 12

@@ -361,3 +361,18 @@ def test_a_graph_is_loaded_only_when_it_was_asked_often(tmp_path: Path) -> None:
         second = index.search(queries, 10)
         assert index.segments[0].is_loaded
         assert (first[0] == second[0]).all() and (first[1] == second[1]).all()  # and the distances are the very same
+
+
+def test_many_queries_at_once_are_answered_as_each_by_itself(ws: Workspace) -> None:
+    ids = names(range(900))
+    content = grown(EMPTY, ids, vectors_of, ws)
+    index = open_index(snapshot_of(content, ws), ws)
+    assert any(segment.has_graph for segment in index.segments)
+    rows = np.arange(700)
+    queries, allowed = index.vectors(rows), np.arange(index.rows) % 3 > 0
+    at_once = index.search(queries, 7, allowed=allowed, without=rows[:, None], ef=30, exact=False)
+    for start in range(0, 700, 100):
+        part = slice(start, start + 100)
+        by_parts = index.search(queries[part], 7, allowed=allowed, without=rows[part, None], ef=30, exact=False)
+        assert (at_once[0][part] == by_parts[0]).all()
+        assert (at_once[1][part] == by_parts[1]).all()
