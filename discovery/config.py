@@ -132,7 +132,7 @@ class DedupeConfig(Section):
     min_luma_correlation: float = Field(0.94, ge=-1, le=1, description="correlation of 16 x 16 luma, in the best of eight turns, that proposes a pair")
     min_cosine: float = Field(0.88, ge=-1, le=1, description="embedding similarity that proposes a pair, for encoders without a calibration (`discovery dedupe --calibrate`)")
     max_difference: float = Field(0.04, ge=0, le=1, description="share of what there is to see that may differ when one is laid on the other; `discovery dedupe --labelled` tells what it is worth")
-    min_rich: float = Field(0.04, ge=0, le=1, description="share of the picture that must show detail and agree: two black pictures are no evidence")
+    min_rich: float = Field(0.04, ge=0, le=1, description="share of the picture that must show detail and agree, twice that for a part: two black pictures are no evidence")
 
 
 class NoveltyConfig(Section):

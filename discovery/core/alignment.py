@@ -301,6 +301,7 @@ def _calm(residual: Array) -> Array:
 
 CAPTION_HEIGHT, CAPTION_ASPECT, CAPTION_RICH = 0.25, 1.25, 0.06  # at most so high, wider than high, so much to see around it
 CAPTIONS = ((1.2, 0.25, 0.04), (2.4, 0.6, 0.01), (3.5, 1.0, 0.001))  # least strokes, most one-sided, most that differs around: any of these
+LEAST_GAIN = 0.6  # contrast that a tone curve may leave
 LEAST_CORRELATION, LEAST_CORRELATION_OF_PART = 0.93, 0.98  # of luma; 99 % of planted copies are over .968, and of crops and borders over .993
 
 
@@ -328,19 +329,25 @@ class Alignment:
         Words are on one side, so that the other goes on undisturbed beneath; or they are many letters on what is equal around them.
         """
         around = self.agreement.around
-        if not self.agreement.is_line or self.turn or around >= self.plain_difference:
+        if not self.agreement.is_line or self.turn or self.is_far_fetched or around >= self.plain_difference:
             return False
         return any(self.strokes >= least and self.one_sided <= most and around <= equal for least, most, equal in CAPTIONS)
+
+    @property
+    def is_far_fetched(self) -> bool:
+        """Whether the tone curve is one that nobody makes: the most bent ones, little contrast left, or, of a grey picture, not the luma of the other."""
+        agreed = self.agreement
+        is_bent = not GAMMAS[0] < agreed.gamma < GAMMAS[-1] or agreed.gain < LEAST_GAIN
+        return is_bent or (agreed.is_grey and (abs(agreed.gamma - 1) > 0.1 or abs(agreed.gain - 1) > 0.1 or abs(agreed.offset) > 12))
 
     @property
     def plain_difference(self) -> float:
         """What is not explained anywhere. A block of 64 that differs counts like 4.7 % of the detail; 1 where the explanation is far-fetched.
 
-        So it is when hardly any structure is shared, and when a grey picture has other tones than the luma of the coloured one.
+        So it is when hardly any structure is shared, or `is_far_fetched`.
         """
         agreed = self.agreement
-        is_strange = agreed.is_grey and (abs(agreed.gamma - 1) > 0.1 or abs(agreed.gain - 1) > 0.1 or abs(agreed.offset) > 12)
-        if is_strange or agreed.correlation < (LEAST_CORRELATION if self.direction == "whole" else LEAST_CORRELATION_OF_PART):
+        if self.is_far_fetched or agreed.correlation < (LEAST_CORRELATION if self.direction == "whole" else LEAST_CORRELATION_OF_PART):
             return 1.0
         return max(agreed.detail, 3 * agreed.bad)
 
@@ -348,6 +355,7 @@ class Alignment:
     def difference(self) -> float:
         """What is not explained, smaller is nearer, 0 is equal; of a captioned pair what lies around the words."""
         return self.agreement.around if self.is_captioned else self.plain_difference
+
 
 def align(a: Small, b: Small) -> Alignment | None:
     """Lay b on a in the ways in which copies are made; None when nothing is alike at all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from discovery.core.relations import SAME, Geometry, geometry, relation_of
 PAIRS_AT_ONCE = 20_000  # whose pictures are in memory together: at most 2 x 12 KB each
 ROWS_AT_ONCE = 65_536
 TILE = 1000  # assets a side of a tile of pairs; a prepared picture takes 0.2 MB
+BY_CHANCE = 110  # of 256 bits of PDQ; those of unrelated pictures differ by 128, with a deviation of 8, and words change few
+RICH_OF_PART = 2  # times as much must be seen to agree: a place that fits is soon found for little
 Picture = NDArray[np.uint8]  # (12288,), of core.measures.small_picture
 
 
@@ -127,8 +129,13 @@ def propose(assets: Assets, fresh: NDArray[np.bool_], proposer: Proposer, config
 def verified(assets: Assets, proposed: NDArray[np.int64], pictures: Mapping[str, Picture], config: DedupeConfig) -> Iterator[Pair]:
     """Those of the (m, 2) proposed pairs that are copies. pictures: what core.measures.small_picture made, by asset id."""
     for pair, rich in laid_on_each_other(assets, proposed, pictures):
-        if pair.difference <= config.max_difference and rich >= config.min_rich:
+        if pair.difference <= config.max_difference and shows_enough(pair, rich, config):
             yield pair
+
+
+def shows_enough(pair: Pair, rich: float, config: DedupeConfig) -> bool:
+    """Whether the share of a picture that shows detail and agrees is evidence; of a part more is asked."""
+    return rich >= config.min_rich * (1 if pair.seen.direction == "whole" else RICH_OF_PART)
 
 
 def laid_on_each_other(
@@ -148,14 +155,16 @@ def laid_on_each_other(
         found = align(small(a), small(b))
         if found is None:
             continue
-        seen = geometry(found)
+        seen, difference = geometry(found), found.difference
+        pdq_distance = int(np.bitwise_count(assets.pdq[a] ^ assets.pdq[b]).sum())
+        if seen.is_captioned and pdq_distance > BY_CHANCE:
+            seen, difference = replace(seen, is_captioned=False), found.plain_difference
         size_a, size_b = ((int(assets.size[row, 0]), int(assets.size[row, 1])) for row in (a, b))
         is_same_burst = assets.burst[a] is not None and assets.burst[a] == assets.burst[b]
         yield (
             Pair(
                 assets.ids[a], assets.ids[b], relation_of(seen, size_a, size_b, is_same_burst),
-                int(np.bitwise_count(assets.pdq[a] ^ assets.pdq[b]).sum()), float(cosine[number]), found.agreement.correlation,
-                found.difference, seen,
+                pdq_distance, float(cosine[number]), found.agreement.correlation, difference, seen,
             ),
             found.agreement.rich,
         )  # fmt: skip

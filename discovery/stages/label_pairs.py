@@ -11,7 +11,7 @@ import numpy as np
 from discovery.addressing import content_id
 from discovery.core.binomial import Threshold, choose_threshold, threshold_at
 from discovery.errors import InvalidInput
-from discovery.stages.copies import laid_on_each_other, propose
+from discovery.stages.copies import laid_on_each_other, propose, shows_enough
 from discovery.stages.dedupe import load_assets, load_pictures, proposer_for
 from discovery.stages.history import embedding_sets, snapshot_before
 from discovery.stages.shards import sources_of
@@ -44,7 +44,7 @@ def pairs_to_label(manifest: Manifest, embeddings: EmbeddingSet, ws: Workspace, 
     seen = {(pair.asset_a, pair.asset_b): (pair, rich) for pair, rich in laid_on_each_other(assets, looked_at, pictures)}
     for a, b in looked_at.tolist():
         pair, rich = seen.get((assets.ids[a], assets.ids[b]), (None, 0.0))
-        difference = round(min(1.0, pair.difference), 6) if pair is not None and rich >= ws.config.dedupe.min_rich else 1.0
+        difference = round(min(1.0, pair.difference), 6) if pair is not None and shows_enough(pair, rich, ws.config.dedupe) else 1.0
         stratum = int(np.searchsorted(STRATA, difference, side="left"))
         known = {"relation": pair.relation, "pdq_distance": pair.pdq_distance, "cosine": round(pair.cosine, 4)} if pair is not None else {}
         strata[stratum].append(

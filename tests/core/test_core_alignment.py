@@ -148,6 +148,13 @@ def test_a_grey_picture_with_other_tones_is_not_the_coloured_one():
     assert laid(red, edited(red, "grey")).difference <= 0.001
 
 
+@pytest.mark.parametrize("tone", [lambda x: 0.4 * x + 80, lambda x: 255 * (x / 255) ** 3])
+def test_tones_that_nobody_makes_explain_nothing(tone):
+    original = scene(2)
+    found = laid(original, Image.fromarray(tone(np.asarray(original, np.float32)).astype(np.uint8)))
+    assert found.is_far_fetched and found.difference == 1.0 and not found.is_captioned
+
+
 def test_what_is_stored_of_a_picture_shows_it():
     picture = np.asarray(scene(1, 64, 64))
     stored = small_picture(picture)

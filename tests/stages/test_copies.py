@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from discovery.adapters.planted import planted
 from discovery.config import DedupeConfig
 from discovery.core.duplicates import carry_group_ids
 from discovery.core.projection import fit_projection
+from discovery.core.relations import SAME
 from discovery.stages import copies
 from discovery.stages.copies import Assets, Pair, Proposer, find_pairs, group_assets
 from discovery.stages.dedupe import duplicates_table
@@ -122,6 +124,31 @@ def test_batches_in_any_order_give_what_comparing_all_gives(data: st.DataObject,
     assert groups.component_index.tolist() == full.component_index.tolist()
     rows = duplicates_table(assets, groups, pairs, {}).to_pylist()
     assert rows == duplicates_table(full_assets, full, full_pairs, {}).to_pylist()
+
+
+def test_words_are_on_a_picture_only_where_the_rest_of_it_is_alike(library: Library) -> None:
+    original = scene(0, 240, 180)
+    with Image.open(io.BytesIO(planted(original, "caption", np.random.default_rng(1)))) as copy:
+        pictures = [original, copy.convert("RGB")]
+    rows = []
+    for number, image in enumerate(pictures):
+        sink = io.BytesIO()
+        image.save(sink, "PNG")
+        rows.append(measure_asset(str(number), sink.getvalue()))
+    some = library.assets(set(list(library.rows)[:2]))
+    shown = dict(zip(some.ids, (np.frombuffer(row["picture_64"], np.uint8) for row in rows), strict=True))
+    alike = replace(some, pdq=np.stack([np.frombuffer(row["pdq_hash"], np.uint8) for row in rows]))
+    unlike = replace(alike, pdq=np.stack([alike.pdq[0], ~alike.pdq[0]]))
+    (words, _), (chance, _) = (next(copies.laid_on_each_other(one, np.array([[0, 1]]), shown)) for one in (alike, unlike))
+    assert words.relation == "captioned" and words.difference <= CONFIG.max_difference
+    assert chance.relation != "captioned" and chance.difference > CONFIG.max_difference
+
+
+def test_of_a_part_more_must_be_seen() -> None:
+    whole = Pair("a", "b", "re_encoded", 0, 1.0, 1.0, 0.0, SAME)
+    part = replace(whole, seen=replace(SAME, direction="part", width=0.5))
+    assert copies.shows_enough(whole, 1.5 * CONFIG.min_rich, CONFIG) and not copies.shows_enough(part, 1.5 * CONFIG.min_rich, CONFIG)
+    assert copies.shows_enough(part, 2 * CONFIG.min_rich, CONFIG)
 
 
 def _assert_ids_stay(before: dict[str, str], after: dict[str, str]) -> None:
