@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,21 @@ from discovery.core.relations import SAME, Geometry, geometry, relation_of
 
 PAIRS_AT_ONCE = 20_000  # whose pictures are in memory together: at most 2 x 12 KB each
 ROWS_AT_ONCE = 65_536
+PAIRS_A_TASK = 600  # some seconds of work, and mostly under 8 MB of pictures; a task prepares its pictures itself
+WORTH_SPREADING = 4000  # proposed pairs, half a minute on one core: from there workers are asked
+REPORTED = 10_000  # pairs between two lines of progress
 TILE = 1000  # assets a side of a tile of pairs; a prepared picture takes 0.2 MB
 BY_CHANCE = 110  # of 256 bits of PDQ; those of unrelated pictures differ by 128, with a deviation of 8, and words change few
 RICH_OF_PART = 2  # times as much must be seen to agree: a place that fits is soon found for little
 Picture = NDArray[np.uint8]  # (12288,), of core.measures.small_picture
+
+
+class Spread(Protocol):
+    """`map` or what does the same on workers, in any order."""
+
+    def __call__(self, function: Callable[[CompareTask], tuple[int, list[Pair]]], tasks: Iterable[CompareTask], /) -> Iterable[tuple[int, list[Pair]]]:
+        """The results, one for each task."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,12 @@ class Assets:
     burst: list[str | None]
     source_rows: list[int]
 
+    def some(self, rows: NDArray[np.int64]) -> Assets:
+        """Those of the given rows, ascending."""
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {name: [values[row] for row in rows] if isinstance(values, list) else values[rows] for name, values in columns.items()}
+        return Assets(**chosen)
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -95,22 +112,58 @@ def find_pairs(
     config: DedupeConfig,
     pictures: Callable[[set[str]], Mapping[str, Picture]],
     report: Callable[[str], None] = lambda message: None,
+    workers: Callable[[int], Spread | None] = lambda units: None,
 ) -> list[Pair]:
     """All verified pairs, by ids: earlier ones between listed assets, what is new, and those that share their pixels.
 
     earlier: verified pairs among the assets `complete`, found by the same proposer and config; then the result is that of comparing all
     anew. pictures: what core.measures.small_picture made of the asked assets; it is asked for a part of them at a time.
+    workers: of how many units there are to what spreads them, like map and in any order; None to compare here. It is asked when there are many pairs.
     """
     listed = set(assets.ids)
     fresh = np.array([asset_id not in complete for asset_id in assets.ids], bool)
     kept = [pair for pair in earlier if pair.relation != "same_pixels" and pair.asset_a in listed and pair.asset_b in listed]
     proposed = propose(assets, fresh, proposer, config)
     found: list[Pair] = []
+    done = 0
+    spread = workers(-(-len(proposed) // PAIRS_A_TASK)) if len(proposed) >= WORTH_SPREADING else None
     for start in range(0, len(proposed), PAIRS_AT_ONCE):
         part = proposed[start : start + PAIRS_AT_ONCE]
-        found.extend(verified(assets, part, pictures({assets.ids[row] for row in np.unique(part)}), config))
-        report(f"dedupe: {min(start + PAIRS_AT_ONCE, len(proposed)):,} of {len(proposed):,} proposed pairs compared")
+        seen = pictures({assets.ids[row] for row in np.unique(part)})
+        units = _tasks(assets, part, seen, config, PAIRS_A_TASK if spread else len(part))
+        for compared, pairs in spread(compare, units) if spread else map(compare, units):
+            found.extend(pairs)
+            done += compared
+            if done % REPORTED < compared or done == len(proposed):
+                report(f"dedupe: {done:,} of {len(proposed):,} proposed pairs compared")
     return sorted([*kept, *found, *same_pixels(assets)], key=lambda pair: (pair.asset_a, pair.asset_b))
+
+
+@dataclass(frozen=True, slots=True)
+class CompareTask:
+    """Some proposed pairs, (m, 2) rows of the assets that are in them, and the pictures of these: all that a worker needs."""
+
+    assets: Assets
+    proposed: NDArray[np.int64]
+    pictures: Mapping[str, Picture]
+    config: DedupeConfig
+
+
+def compare(task: CompareTask) -> tuple[int, list[Pair]]:
+    """How many pairs were compared, and those that are copies; runs on a worker."""
+    return len(task.proposed), list(verified(task.assets, task.proposed, task.pictures, task.config))
+
+
+def _tasks(
+    assets: Assets, proposed: NDArray[np.int64], pictures: Mapping[str, Picture], config: DedupeConfig, size: int
+) -> Iterator[CompareTask]:
+    """The pairs tile by tile, so that a unit of `size` pairs holds few assets."""
+    order = np.lexsort((proposed[:, 1], proposed[:, 0], proposed[:, 1] // TILE, proposed[:, 0] // TILE))
+    for start in range(0, len(order), size):
+        part = proposed[order[start : start + size]]
+        rows, places = np.unique(part, return_inverse=True)
+        some = assets.some(rows)
+        yield CompareTask(some, places.reshape(part.shape).astype(np.int64), {one: pictures[one] for one in some.ids}, config)
 
 
 def propose(assets: Assets, fresh: NDArray[np.bool_], proposer: Proposer, config: DedupeConfig) -> NDArray[np.int64]:

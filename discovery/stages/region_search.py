@@ -15,7 +15,7 @@ from discovery.stages.history import current_snapshot
 from discovery.stages.open_index import OpenIndex
 from discovery.stages.query import Box, cut
 from discovery.stages.regions import describe_regions, region_query, search_regions
-from discovery.stages.search import SearchAnswer, SearchResult, _Library, _read_file
+from discovery.stages.search import Library, SearchAnswer, SearchResult, read_file
 from discovery.stages.shards import read_asset
 from discovery.types import RegionShard
 from discovery.workspace import Workspace
@@ -37,10 +37,10 @@ def search_by_region(
         raise InvalidInput(f"-k must be at least 1, found {k}.")
     if box is not None and len(like) + len(images) != 1:
         raise InvalidInput("A box is a part of one picture: give it with one --asset, or with one --image.")
-    library = _Library(current_snapshot(ws), ws)
+    library = Library(current_snapshot(ws), ws)
     liked = [library.resolve(text) for text in like]
     uris = library.uris(set(liked))
-    pictures = [read_asset(ws.store, asset_id, uris[asset_id]) for asset_id in liked] + [_read_file(path) for path in images]
+    pictures = [read_asset(ws.store, asset_id, uris[asset_id]) for asset_id in liked] + [read_file(path) for path in images]
     if box is not None:
         pictures = [cut(data, box) for data in pictures]
     mask, shown = library.allowed(where)
@@ -60,7 +60,7 @@ def search_by_region(
 
 def describe_all(ws: Workspace) -> list[RegionShard]:
     """The regions of every asset that the current index offers, so that searches need compute none; those that exist stay."""
-    library = _Library(current_snapshot(ws), ws)
+    library = Library(current_snapshot(ws), ws)
     return describe_regions(library.uris(_ids(library.index, None)), ws)
 
 

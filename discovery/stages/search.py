@@ -129,7 +129,7 @@ def search_many(
     if any(query.box and (len(query.like) + len(query.images) != 1 or query.texts) for query in queries):
         raise InvalidInput("A box is a part of one picture: give it with one --asset, or with one --image.")
     snapshot = current_snapshot(ws)
-    library = _Library(snapshot, ws)
+    library = Library(snapshot, ws)
     points = _points(queries, library)
     allowed, shown = library.allowed(where)
     excluded = [library.index.find(_ids([*points.liked[number], *points.unliked[number]])) for number in range(len(queries))]
@@ -227,7 +227,7 @@ class _Points:
     unliked: list[list[str]]
 
 
-def _points(queries: Sequence[Query], library: _Library) -> _Points:
+def _points(queries: Sequence[Query], library: Library) -> _Points:
     """Vectors of all queries; every picture file and text is encoded once, in one go."""
     ws = library.ws
     liked = [[library.resolve(text) for text in query.like] for query in queries]
@@ -237,7 +237,7 @@ def _points(queries: Sequence[Query], library: _Library) -> _Points:
     keys: list[list[str]] = []  # of the pictures and texts of each query
     for number, query in enumerate(queries):
         mine: list[str] = []
-        named = {str(path): _read_file(path) for path in query.images}
+        named = {str(path): read_file(path) for path in query.images}
         if query.box is not None:
             if not named:
                 asset_id = liked[number][0]
@@ -260,7 +260,8 @@ def _points(queries: Sequence[Query], library: _Library) -> _Points:
     return _Points(unit_rows(np.stack(vectors)), [[stand(one) for one in ids] for ids in liked], [[stand(one) for one in ids] for ids in unliked])
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture that a search begins with. Raises InvalidInput where there is none."""
     if not path.is_file():
         raise InvalidInput(f"{path} does not exist.")
     return path.read_bytes()
@@ -270,7 +271,7 @@ def _ids(names: Sequence[str]) -> NDArray[np.bytes_]:
     return np.array(list(names), f"S{ID_DIGITS}")
 
 
-class _Library:
+class Library:
     """An open snapshot with what is said of its assets, read when it is first needed and kept while the workspace is open."""
 
     def __init__(self, snapshot: IndexSnapshot, ws: Workspace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,22 @@ def test_batches_in_any_order_give_what_comparing_all_gives(data: st.DataObject,
     assert groups.component_index.tolist() == full.component_index.tolist()
     rows = duplicates_table(assets, groups, pairs, {}).to_pylist()
     assert rows == duplicates_table(full_assets, full, full_pairs, {}).to_pylist()
+
+
+def test_workers_find_what_one_process_finds(library: Library, at_once: tuple[Assets, list[Pair]], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def workers(units: int) -> copies.Spread:
+        asked.append(units)
+        return lambda function, tasks: [function(pickle.loads(pickle.dumps(task))) for task in reversed(list(tasks))]
+
+    monkeypatch.setattr(copies, "WORTH_SPREADING", 0)
+    monkeypatch.setattr(copies, "PAIRS_A_TASK", 4)
+    assets = library.assets(set(library.rows))
+    reports: list[str] = []
+    found = find_pairs(assets, [], frozenset(), library.proposer, CONFIG, lambda wanted: {i: library.pictures[i] for i in wanted}, reports.append, workers)
+    assert found == at_once[1]
+    assert asked[0] > 3 and reports[-1].split()[1] == reports[-1].split()[3]
 
 
 def test_words_are_on_a_picture_only_where_the_rest_of_it_is_alike(library: Library) -> None:
