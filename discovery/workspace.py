@@ -52,6 +52,11 @@ class Workspace:
         identity = {type(section).__name__: section.identity() for section in sections}
         return stage_key(kind.stage, kind.version, {**identity, **extra}, inputs)
 
+    def width(self, units: int) -> int:
+        """Workers that `map_shards` would spread so many units over; 1 where it works in this process."""
+        width: Callable[[int], int] = getattr(self.map_shards, "width", lambda units: 1)
+        return width(units)
+
     def find(self, kind: type[RecordT], key: str) -> RecordT | None:
         """The committed record of that key, or None; a record the catalog missed (a kill between both) is entered now."""
         record = self.store.load_record(kind, key)

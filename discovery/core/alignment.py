@@ -87,10 +87,11 @@ def unit(values: Array) -> Array:
 class Small:
     """A small picture, and what is computed once for all that it is laid on."""
 
-    def __init__(self, rgb: Array, ratio: float) -> None:
-        """rgb: (64, 64, 3) float32 RGB of 255, on a square grid. ratio: width over height of the real picture."""
+    def __init__(self, rgb: Array, ratio: float, pdq: NDArray[np.uint8]) -> None:
+        """rgb: (64, 64, 3) float32 RGB of 255, on a square grid. ratio: width over height of the real picture. pdq: (32,) its PDQ hash, 256 bits."""
         self.rgb = rgb
         self.ratio = ratio
+        self.pdq = pdq
         self.luma: Array = rgb @ LUMA
         sixteenth = view(self.luma, WHOLE, 16)
         self.turns: Array = np.stack([unit(turned(sixteenth, turn)).ravel() for turn in range(8)])
@@ -301,6 +302,7 @@ def _calm(residual: Array) -> Array:
 
 CAPTION_HEIGHT, CAPTION_ASPECT, CAPTION_RICH = 0.25, 1.25, 0.06  # at most so high, wider than high, so much to see around it
 CAPTIONS = ((1.2, 0.25, 0.04), (2.4, 0.6, 0.01), (3.5, 1.0, 0.001))  # least strokes, most one-sided, most that differs around: any of these
+BY_CHANCE = 110  # of 256 bits of PDQ; those of unrelated pictures differ by 128, with a deviation of 8, and words change few
 LEAST_GAIN = 0.6  # contrast that a tone curve may leave
 LEAST_CORRELATION, LEAST_CORRELATION_OF_PART = 0.93, 0.98  # of luma; 99 % of planted copies are over .968, and of crops and borders over .993
 
@@ -311,7 +313,7 @@ class Alignment:
 
     turn: index in TURNS, of b. window: where the part lies in the whole, in the whole's unit square. direction: "whole" when both
     show the same, "part" when b is a part of a, "frame" when a is a part of b. strokes, one_sided: see the functions of these names; 0 and
-    1 where nothing is like a line. surround: standard deviation of luma beside the window, in levels of 255; 0 where there is nothing beside it.
+    1 where nothing is like a line, or the two differ as much as unrelated pictures do. surround: standard deviation of luma beside the window, in levels of 255; 0 where there is nothing beside it.
     """
 
     direction: str
@@ -368,7 +370,8 @@ def align(a: Small, b: Small) -> Alignment | None:
         if value > LEAST_WHOLE and (not found or found[0].difference > SURE):
             laid = turned(b.rgb, way)
             agreed = _laid(a.rgb, laid, WHOLE)
-            words = (strokes(a.luma, b.luma), one_sided(a.luma, b.luma)) if agreed.is_line and not way else (0.0, 1.0)
+            may_have_words = agreed.is_line and not way and np.bitwise_count(a.pdq ^ b.pdq).sum() <= BY_CHANCE
+            words = (strokes(a.luma, b.luma), one_sided(a.luma, b.luma)) if may_have_words else (0.0, 1.0)
             found.append(Alignment("whole", way, WHOLE, agreed, *words))
     if not found or found[0].difference > SURE:
         for direction, whole, part in (("part", a, b), ("frame", b, a)):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from discovery.core.duplicates import DuplicateGroups, cosine_pairs, cosines, gr
 from discovery.core.measures import small_rgb
 from discovery.core.projection import Projection
 from discovery.core.relations import SAME, Geometry, geometry, relation_of
+from discovery.workspace import MapShards
 
 PAIRS_AT_ONCE = 20_000  # whose pictures are in memory together: at most 2 x 12 KB each
 ROWS_AT_ONCE = 65_536
@@ -23,17 +24,8 @@ PAIRS_A_TASK = 600  # some seconds of work, and mostly under 8 MB of pictures; a
 WORTH_SPREADING = 4000  # proposed pairs, half a minute on one core: from there workers are asked
 REPORTED = 10_000  # pairs between two lines of progress
 TILE = 1000  # assets a side of a tile of pairs; a prepared picture takes 0.2 MB
-BY_CHANCE = 110  # of 256 bits of PDQ; those of unrelated pictures differ by 128, with a deviation of 8, and words change few
 RICH_OF_PART = 2  # times as much must be seen to agree: a place that fits is soon found for little
 Picture = NDArray[np.uint8]  # (12288,), of core.measures.small_picture
-
-
-class Spread(Protocol):
-    """`map` or what does the same on workers, in any order."""
-
-    def __call__(self, function: Callable[[CompareTask], tuple[int, list[Pair]]], tasks: Iterable[CompareTask], /) -> Iterable[tuple[int, list[Pair]]]:
-        """The results, one for each task."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +104,7 @@ def find_pairs(
     config: DedupeConfig,
     pictures: Callable[[set[str]], Mapping[str, Picture]],
     report: Callable[[str], None] = lambda message: None,
-    workers: Callable[[int], Spread | None] = lambda units: None,
+    workers: Callable[[int], MapShards | None] = lambda units: None,
 ) -> list[Pair]:
     """All verified pairs, by ids: earlier ones between listed assets, what is new, and those that share their pixels.
 
@@ -200,7 +192,7 @@ def laid_on_each_other(
     @functools.lru_cache(maxsize=2 * TILE)
     def small(row: int) -> Small:
         width, height = assets.size[row].tolist()
-        return Small(small_rgb(pictures[assets.ids[row]]), width / height)
+        return Small(small_rgb(pictures[assets.ids[row]]), width / height, assets.pdq[row])
 
     order = np.lexsort((proposed[:, 1], proposed[:, 0], proposed[:, 1] // TILE, proposed[:, 0] // TILE))  # what is prepared is used again
     for number in order.tolist():
@@ -208,16 +200,14 @@ def laid_on_each_other(
         found = align(small(a), small(b))
         if found is None:
             continue
-        seen, difference = geometry(found), found.difference
-        pdq_distance = int(np.bitwise_count(assets.pdq[a] ^ assets.pdq[b]).sum())
-        if seen.is_captioned and pdq_distance > BY_CHANCE:
-            seen, difference = replace(seen, is_captioned=False), found.plain_difference
+        seen = geometry(found)
         size_a, size_b = ((int(assets.size[row, 0]), int(assets.size[row, 1])) for row in (a, b))
         is_same_burst = assets.burst[a] is not None and assets.burst[a] == assets.burst[b]
         yield (
             Pair(
                 assets.ids[a], assets.ids[b], relation_of(seen, size_a, size_b, is_same_burst),
-                pdq_distance, float(cosine[number]), found.agreement.correlation, difference, seen,
+                int(np.bitwise_count(assets.pdq[a] ^ assets.pdq[b]).sum()), float(cosine[number]), found.agreement.correlation,
+                found.difference, seen,
             ),
             found.agreement.rich,
         )  # fmt: skip

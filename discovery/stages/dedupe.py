@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from discovery.core.duplicates import DuplicateGroups, carry_group_ids
 from discovery.core.projection import Projection
 from discovery.core.relations import transformation
 from discovery.errors import CorruptArtifact
-from discovery.stages.copies import Assets, Pair, Proposer, Spread, find_pairs, group_assets
+from discovery.stages.copies import Assets, Pair, Proposer, find_pairs, group_assets
 from discovery.stages.history import embedding_sets, snapshot_before
 from discovery.stages.measure import COPIES_VERSION
 from discovery.stages.shards import load_vectors, vectors_of
@@ -54,7 +53,10 @@ def dedupe(manifest: Manifest, embeddings: EmbeddingSet, ws: Workspace) -> Dupli
     sets = [*embedding_sets(before, ws), embeddings]
     assets = load_assets(sets, ws)
     earlier, complete, earlier_groups = _earlier(before, method, ws)
-    pairs = find_pairs(assets, earlier, complete, proposer, config, lambda wanted: load_pictures(wanted, sets, ws), ws.report, functools.partial(_workers, ws))
+    pairs = find_pairs(
+        assets, earlier, complete, proposer, config, lambda wanted: load_pictures(wanted, sets, ws), ws.report,
+        lambda units: ws.map_shards if ws.width(units) > 1 else None,
+    )  # fmt: skip
     ws.tally["dedupe.compared_assets"] += len(set(assets.ids) - complete)
     ws.report(f"dedupe: {len(assets.ids):,} assets, {len(complete):,} of them compared before, {len(pairs):,} verified pairs")
     groups = group_assets(assets, pairs)
@@ -71,12 +73,6 @@ def dedupe(manifest: Manifest, embeddings: EmbeddingSet, ws: Workspace) -> Dupli
             pairs=len(pairs), **_count(table),
         )
     )  # fmt: skip
-
-
-def _workers(ws: Workspace, units: int) -> Spread | None:
-    """What spreads so many units over workers; None where there is one."""
-    width: Callable[[int], int] = getattr(ws.map_shards, "width", lambda units: 1)
-    return ws.map_shards if width(units) > 1 else None
 
 
 def duplicate_groups(report: DuplicateReport, ws: Workspace) -> list[list[str]]:

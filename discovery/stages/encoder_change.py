@@ -74,7 +74,7 @@ def encoder_change(ws: Workspace) -> EncoderChange:
     missing = members - set(held)
     uris, sizes = _listed(manifests, missing, ws)
     rate, rate_from = _rate(held, sorted(missing), uris, ws)
-    workers = getattr(ws.map_shards, "width", lambda units: 1)(len(missing))
+    workers = ws.width(len(missing))
     worker_s = len(missing) / rate if rate else 0.0
     return EncoderChange(
         encoder_id=spec.encoder_id, dim=spec.dim, has_index=any(head.encoder_id == spec.encoder_id for head in heads),

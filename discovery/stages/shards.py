@@ -88,7 +88,7 @@ def fill_missing(
     if not missing:
         return _used(holder, needed)
     most = max(1, len(missing) // SMALLEST_SHARD)
-    width = min(most, getattr(ws.map_shards, "width", lambda units: 1)(most))
+    width = min(most, ws.width(most))
     sizes = shard_sizes(len(missing), width, ws.config.dask.shard_assets, largest)
     created_at = ws.clock()
     given: dict[str, list[str]] = {}  # assets of the units that are under way

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pdqhash
 import pytest
 from PIL import Image, ImageDraw
 
@@ -20,7 +21,8 @@ NAMES = {
 
 
 def small(image: Image.Image) -> Small:
-    return Small(small_rgb(small_picture(np.asarray(image.convert("RGB")))), image.width / image.height)
+    rgb = np.asarray(image.convert("RGB"))
+    return Small(small_rgb(small_picture(rgb)), image.width / image.height, np.packbits(pdqhash.compute(rgb)[0]))
 
 
 def edited(image: Image.Image, name: str, seed: int = 0) -> Image.Image:
@@ -105,7 +107,7 @@ def test_windows_are_looked_for_at_sizes_that_fit():
     whole, part = small(scene(3)), small(scene(3).crop((0, 0, 224, 168)))  # seven tenths
     window, value = find_window(whole, part)
     assert value > 0.9 and abs(window.width - 0.7) < 0.06 and window.left <= 0.04 and window.top <= 0.04
-    assert find_window(Small(whole.rgb, 1.0), Small(part.rgb, 20.0)) == (find_window(Small(whole.rgb, 1.0), Small(part.rgb, 20.0))[0], 0.0)
+    assert find_window(Small(whole.rgb, 1.0, whole.pdq), Small(part.rgb, 20.0, part.pdq)) == (find_window(Small(whole.rgb, 1.0, whole.pdq), Small(part.rgb, 20.0, part.pdq))[0], 0.0)
 
 
 def test_flat_pictures_are_no_evidence():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from discovery.adapters.dask_map import LazyDaskMap
 from discovery.adapters.planted import planted
-from discovery.config import DedupeConfig
+from discovery.config import DaskConfig, DedupeConfig
 from discovery.core.duplicates import carry_group_ids
 from discovery.core.projection import fit_projection
 from discovery.core.relations import SAME
@@ -129,16 +129,22 @@ def test_batches_in_any_order_give_what_comparing_all_gives(data: st.DataObject,
 
 def test_workers_find_what_one_process_finds(library: Library, at_once: tuple[Assets, list[Pair]], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
+    spread = LazyDaskMap(DaskConfig(workers=2), lambda message: None)
 
-    def workers(units: int) -> copies.Spread:
+    def workers(units: int) -> LazyDaskMap:
         asked.append(units)
-        return lambda function, tasks: [function(pickle.loads(pickle.dumps(task))) for task in reversed(list(tasks))]
+        return spread
 
     monkeypatch.setattr(copies, "WORTH_SPREADING", 0)
     monkeypatch.setattr(copies, "PAIRS_A_TASK", 4)
     assets = library.assets(set(library.rows))
     reports: list[str] = []
-    found = find_pairs(assets, [], frozenset(), library.proposer, CONFIG, lambda wanted: {i: library.pictures[i] for i in wanted}, reports.append, workers)
+    try:
+        found = find_pairs(
+            assets, [], frozenset(), library.proposer, CONFIG, lambda wanted: {i: library.pictures[i] for i in wanted}, reports.append, workers
+        )
+    finally:
+        spread.close()
     assert found == at_once[1]
     assert asked[0] > 3 and reports[-1].split()[1] == reports[-1].split()[3]
 
