@@ -30,8 +30,8 @@ from PIL import Image
 from discovery.adapters.decode import decode, shrink
 from discovery.adapters.planted import EDITS, PLANTED_PX, planted
 from discovery.config import load_config
-from discovery.core.alignment import turned
 from discovery.core.binomial import share_lower_bound
+from discovery.core.grid import turned
 from discovery.stages.check import check
 from discovery.stages.dedupe import dedupe
 from discovery.stages.embed import embed

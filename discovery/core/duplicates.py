@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discovery.addressing import content_id
-from discovery.core.alignment import turned
+from discovery.core.grid import turned
 from discovery.errors import InvalidInput
 
 Near = Callable[[slice, slice], NDArray[Any]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from discovery.core.alignment import TURNS, Alignment
+from discovery.core.alignment import Alignment
+from discovery.core.grid import TURNS
 
 RELATIONS = (
     "same_pixels", "burst", "captioned", "cropped", "bordered", "mirrored", "turned", "recoloured", "resized", "re_encoded",

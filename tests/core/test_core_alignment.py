@@ -8,7 +8,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from discovery.adapters.planted import EDITS, planted
-from discovery.core.alignment import TURNS, Alignment, Small, align, band, find_window, one_sided, strokes, turned
+from discovery.core.agreement import band
+from discovery.core.alignment import Alignment, Small, align, find_window, one_sided, strokes
+from discovery.core.grid import TURNS, turned
 from discovery.core.measures import small_luma, small_picture, small_rgb
 from discovery.core.relations import geometry, relation_of, transformation
 from tests.core.pictures import scene

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discovery.core.alignment import turned
 from discovery.core.duplicates import (
     carry_group_ids,
     cosine_pairs,
@@ -13,6 +12,7 @@ from discovery.core.duplicates import (
     hamming_pairs,
     turned_luma_pairs,
 )
+from discovery.core.grid import turned
 from discovery.errors import InvalidInput
 
 
