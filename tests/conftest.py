@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: generated pictures, settings that stay in this process, a local S3 server."""
 
+import logging
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def _the_root_logger_stays() -> Iterator[None]:
+    """A test that is the first to import Airflow has its logging set up, onto a standard error that pytest closes after that test.
+
+    Without this the tests after it in the same process print `I/O operation on closed file` where they log.
+    """
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler and one not in before]:
+        root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

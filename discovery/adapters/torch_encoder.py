@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 MAX_COSINE_DISTANCE = 1e-3  # of any vector from what float32 gives, promised for one encoder_id
 PROBE_COSINE_DISTANCE = 5e-4  # on the probe pictures, which were worse than any real one that was tried
+CAUSE_LINES, CAUSE_LENGTH = 2, 300  # of why a model cannot be compiled: torch's first line names only its backend, a trace comes later
 CPU_BATCH = 16
 CUDA_MAX_BATCH = 512
 CUDA_MEMORY_SHARE = 0.5  # of the device's memory, for the activations of one batch
@@ -274,7 +275,8 @@ class TorchEncoder:
             compiled_s = seconds_a_batch(self._any_batch)
         except Exception as error:  # compilers fail in many ways: none installed, no memory, a model they do not understand
             self._compiled = None
-            return CompileTiming(eager_s, 0.0, 0.0, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
+            cause = " ".join(str(error).split("\n")[:CAUSE_LINES])[:CAUSE_LENGTH].strip()
+            return CompileTiming(eager_s, 0.0, 0.0, f"{type(error).__name__}: {cause}")
         if not distance <= PROBE_COSINE_DISTANCE:
             self._compiled = None
             return CompileTiming(eager_s, compiled_s, compile_s, f"its vectors move by a cosine distance of {distance:.2g}")

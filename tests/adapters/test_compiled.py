@@ -79,7 +79,7 @@ def test_what_this_machine_measured_before_decides(timing, pays, monkeypatch):
 def test_what_cannot_be_compiled_runs_as_it_is_and_is_remembered(own_cache, monkeypatch):
     def broken(forward, device):
         def fail(x):
-            raise RuntimeError("no C++ compiler\nand a long trace")
+            raise RuntimeError("backend raised:\nno C++ compiler\nand a long trace")
 
         return fail
 
@@ -90,8 +90,8 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_is_remembered(own_cache, monk
     made.prepare(800)
     assert "compiled" not in made.runtime and (made.encode(probe_pictures(32)) == expected).all()
     (file,) = own_cache.iterdir()
-    assert "RuntimeError: no C++ compiler" in file.read_text() and "trace" not in file.read_text()
-    with pytest.raises(ConfigError, match=r"encoder.compile = 'on', but one_convolution cannot be compiled here: RuntimeError: no C\+\+ compiler"):
+    assert "RuntimeError: backend raised: no C++ compiler" in file.read_text() and "trace" not in file.read_text()
+    with pytest.raises(ConfigError, match=r"encoder.compile = 'on', but one_convolution cannot be compiled here: RuntimeError: backend raised: no C\+\+ compiler"):
         encoder(compile="on").prepare(1)
 
 
