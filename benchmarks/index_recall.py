@@ -6,7 +6,11 @@ and .99), and the queries a second are taken at that ef, in turn, medians of the
 
     python -m benchmarks.index_recall --rows 200000            hnswlib alone as a peer
     pip install --target /tmp/peers --no-deps -r benchmarks/requirements-index.txt
-    python -m benchmarks.index_recall --rows 200000 --peers /tmp/peers
+    python -m benchmarks.index_recall --rows 200000 --peers /tmp/peers --keep /tmp/graphs
+
+With --keep the peers' indexes are written there as they are built, with the time that took, and read by later runs: a run at 1,000,000 rows can so be cut in pieces,
+also by --build, which builds one of them and stops.
+Ours is built in every run. Who reaches a target at no ef of the grid is timed at the largest one, and marked with a star.
 
 Also measured: what our wrapper costs over the same graph queried bare, a filter at 1 % selectivity against hnswlib's filter in Python, 1 % of new rows against
 a full build, and how long a new process takes to its first answer.
@@ -81,11 +85,36 @@ def peak_mib() -> float:
 class Contender:
     """One index: `build` from vectors, `query(queries, k, ef, threads)` to (labels, distances)."""
 
-    def __init__(self, name: str, build: Callable[[np.ndarray], Any], query: Callable[..., Any], grid: tuple[int, ...] = GRID) -> None:
-        self.name, self.build, self.query, self.grid = name, build, query, grid
+    def __init__(
+        self, name: str, build: Callable[[np.ndarray], Any], query: Callable[..., Any], save: Callable[[Any, str], Any] | None = None,
+        load: Callable[[str, int], Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.build, self.query, self.save, self.load = name, build, query, save, load
         self.index: Any = None
         self.build_s = self.build_cpu_s = self.memory_mib = 0.0
         self.ef: dict[float, int | None] = {}
+
+    def prepare(self, vectors: np.ndarray, keep: str | None) -> bool:
+        """Build the index, or read the one that an earlier run kept. Returns whether it was read."""
+        kept = Path(keep, f"{self.name.replace(' ', '-')}-{len(vectors)}") if keep and self.save else None
+        times = kept.with_suffix(".json") if kept else None
+        gc.collect()
+        before = peak_mib()
+        is_read = bool(times and times.exists())
+        if is_read and self.load:
+            self.index = self.load(str(kept), len(vectors))
+            self.build_s, self.build_cpu_s = json.loads(times.read_text())  # type: ignore[union-attr]
+        else:
+            spent = time.process_time()
+            self.build_s = seconds(lambda: setattr(self, "index", self.build(vectors)))
+            self.build_cpu_s = time.process_time() - spent
+        gc.collect()
+        self.memory_mib = peak_mib() - before
+        if times and kept and self.save and not is_read:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            self.save(self.index, str(kept))
+            times.write_text(json.dumps([self.build_s, self.build_cpu_s]))
+        return is_read
 
 
 def bare_hnswlib(m: int) -> Contender:
@@ -101,7 +130,12 @@ def bare_hnswlib(m: int) -> Contender:
         index.set_ef(max(ef, k))
         return index.knn_query(queries, k=k, num_threads=threads)
 
-    return Contender(f"hnswlib M{m}", build, query)
+    def load(path: str, rows: int) -> Any:
+        index = hnswlib.Index(space="ip", dim=DIM)
+        index.load_index(path, max_elements=rows)
+        return index
+
+    return Contender(f"hnswlib M{m}", build, query, lambda index, path: index.save_index(path), load)
 
 
 def faiss_hnsw() -> Contender:
@@ -121,7 +155,7 @@ def faiss_hnsw() -> Contender:
         similarity, labels = index.search(queries, k)
         return labels, 1 - similarity
 
-    return Contender("faiss HNSW M16", build, query)
+    return Contender("faiss HNSW M16", build, query, faiss.write_index, lambda path, rows: faiss.read_index(path))
 
 
 def usearch_bf16() -> Contender:
@@ -138,7 +172,7 @@ def usearch_bf16() -> Contender:
         found = index.search(queries, k, threads=threads)
         return np.asarray(found.keys).reshape(len(queries), -1), np.asarray(found.distances).reshape(len(queries), -1)
 
-    return Contender("usearch bf16", build, query)
+    return Contender("usearch bf16", build, query, lambda index, path: index.save(path), lambda path, rows: Index.restore(path))
 
 
 def ours(ws: Workspace, ids: np.ndarray) -> Contender:
@@ -235,17 +269,13 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         if options.peers:
             contenders += [faiss_hnsw(), usearch_bf16()]
         for one in contenders:
-            gc.collect()
-            before = peak_mib()
-            spent = time.process_time()
-            one.build_s = seconds(lambda one=one: setattr(one, "index", one.build(vectors)))  # type: ignore[misc]
-            one.build_cpu_s = time.process_time() - spent
-            gc.collect()
-            one.memory_mib = peak_mib() - before
-            print(f"{one.name}: built in {one.build_s:,.1f} s ({one.build_cpu_s:,.1f} s of cores), {one.memory_mib:,.0f} MiB", flush=True)
+            is_read = one.prepare(vectors, options.keep)
+            print(
+                f"{one.name}: built in {one.build_s:,.1f} s ({one.build_cpu_s:,.1f} s of cores){', by an earlier run' * is_read}, {one.memory_mib:,.0f} MiB", flush=True
+            )
             for target in TARGETS:
                 shown = choose_ef(
-                    one.grid,
+                    GRID,
                     lambda ef, one=one: recall_at_k(true_distances(vectors, queries, labels_of(one, queries, ef)), truth),  # type: ignore[misc]
                     [Stratum("all", 1.0, np.arange(len(queries)))], target, 0.05,
                 )  # fmt: skip
@@ -290,18 +320,12 @@ def speeds(contenders: list[Contender], queries: np.ndarray, rounds: int) -> Non
             taken: dict[str, list[float]] = {one.name: [] for one in contenders}
             for _ in range(rounds):
                 for one in contenders:
-                    if (ef := one.ef[target]) is not None:
-                        taken[one.name].append(rate(one, queries, ef, threads, batch))
-            base = statistics.median(taken["hnswlib M16"]) if taken["hnswlib M16"] else None
-            line = []
-            for name, values in taken.items():
-                if values and base:
-                    ratio = statistics.median(a / b for a, b in zip(values, taken["hnswlib M16"], strict=True))
-                    line.append(f"{name} {ratio:.2f}")
-                else:
-                    line.append(f"{name} –")
+                    taken[one.name].append(rate(one, queries, one.ef[target] or GRID[0], threads, batch))
+            base = statistics.median(taken["hnswlib M16"])
+            ratios = {name: statistics.median(a / b for a, b in zip(values, taken["hnswlib M16"], strict=True)) for name, values in taken.items()}
             kind = f"{'batch' if batch else 'single'}, {threads} thread{'s' * (threads > 1)}"
-            print(f"queries a second / hnswlib M16 at {target}, {kind}: " + "   ".join(line) + (f"   ({base:,.0f})" if base else ""), flush=True)
+            line = "   ".join(f"{one.name} {ratios[one.name]:.2f}{'*' * (one.ef[target] is None)}" for one in contenders)
+            print(f"queries a second / hnswlib M16 at {target}, {kind}: {line}   ({base:,.0f})", flush=True)
 
 
 def wrapper(contenders: list[Contender], queries: np.ndarray, rounds: int) -> None:
@@ -386,6 +410,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--few", action="store_true", help="without bare hnswlib at M 32, which takes as long as ours to build")
     parser.add_argument("--peers", help="folder with faiss and usearch")
+    parser.add_argument("--keep", help="folder for the peers' indexes, written there once built and read by later runs")
+    parser.add_argument("--build", choices=("hnswlib M16", "hnswlib M32", "faiss HNSW M16", "usearch bf16"), help="only build this peer, into --keep")
     parser.add_argument("--cold", help=argparse.SUPPRESS)
     parser.add_argument("--queries", help=argparse.SUPPRESS)
     parser.add_argument("--mode", help=argparse.SUPPRESS)
@@ -395,6 +421,10 @@ def main() -> None:
         return
     if options.peers:
         sys.path.append(options.peers)
+    if options.build:
+        made = {"hnswlib M16": lambda: bare_hnswlib(16), "hnswlib M32": lambda: bare_hnswlib(32), "faiss HNSW M16": faiss_hnsw, "usearch bf16": usearch_bf16}
+        made[options.build]().prepare(make_vectors(options.rows, options.seed)[: options.rows], options.keep)
+        return
     print(f"{options.rows:,} x {DIM}, seed {options.seed}, {platform.machine()}, {len(os.sched_getaffinity(0))} cores", flush=True)
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as folder:
         run(options, Path(folder))

@@ -299,7 +299,7 @@ class Segment(Record):
     """Ids and vectors of some assets, and their HNSW graph of `m` links a node; m = 0: there is none, they are searched exactly."""
 
     stage: ClassVar[str] = "segment"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     encoder_id: str
     dim: int
     space: str

@@ -13,6 +13,7 @@ import pytest
 
 from discovery.adapters.graph_file import HEADER, check_graph_file, file_size, reorder_graph_file
 from discovery.adapters.hnsw import NOTHING, HnswSegment
+from discovery.adapters.insertion import insertion_order
 from discovery.config import IndexConfig
 from discovery.core.knn import exact_knn, normalise
 from discovery.errors import CorruptArtifact, InvalidInput, StorageFull
@@ -280,5 +281,6 @@ def test_two_builds_are_equal_byte_for_byte() -> None:
 
 def test_class_sorted_rows_are_shuffled_before_they_are_added() -> None:
     data = np.frombuffer(HnswSegment.build(unit(500), SMALL).to_bytes(), np.uint8)
-    labels = data[GROUND:UPPER].reshape(500, STRIDE)[:, -8:].copy().view("<u8").ravel()
-    assert labels.tolist() == np.random.default_rng(SMALL.seed).permutation(500).tolist() != sorted(labels.tolist())
+    labels = data[GROUND:UPPER].reshape(500, STRIDE)[:, -8:].copy().view("<u8").ravel().astype(np.int64)
+    assert labels.tolist() == insertion_order(unit(500), SMALL.m, SMALL.seed).tolist()
+    assert sorted(labels.tolist()) == list(range(500)) and abs(np.corrcoef(labels, np.arange(500))[0, 1]) < 0.15
