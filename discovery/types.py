@@ -246,7 +246,7 @@ class DuplicateReport(Record):
     """
 
     stage: ClassVar[str] = "dedupe"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     manifest_id: str
     encoder_id: str
     method: str

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from discovery.core.agreement import GAMMAS, Agreement, agreement
+from discovery.core.agreement import Agreement, agreement
 from discovery.core.grid import GRID, LUMA, MARGIN, SAMPLED, WHOLE, Array, Window, inner, samples, turned, unit, view
+from discovery.core.tones import GAMMAS, Laid
 
 COARSE = 32  # cells a side where rectangles are searched
 SCALES = np.exp(np.linspace(np.log(0.5), np.log(0.96), 14))  # of a crop's longer side; 4 % is 0.6 cells of half a coarse grid
@@ -141,6 +142,7 @@ def refine(whole: Array, part: Array, window: Window, rounds: int = 8) -> Window
 
 CAPTIONS = ((1.2, 0.25, 0.04), (2.4, 0.6, 0.01), (3.5, 1.0, 0.001))  # least strokes, most one-sided, most that differs around: any of these
 BY_CHANCE = 110  # of 256 bits of PDQ; those of unrelated pictures differ by 128, with a deviation of 8, and words change few
+STREAK_LEVELS = 56.0  # a streak of 2.2 levels is too much at the usual max_difference of .04; 99.9 % of planted copies are under it
 LEAST_GAIN = 0.6  # contrast that a tone curve may leave
 LEAST_CORRELATION, LEAST_CORRELATION_OF_PART = 0.93, 0.98  # of luma; 99 % of planted copies are over .968, and of crops and borders over .993
 
@@ -182,19 +184,21 @@ class Alignment:
 
     @property
     def plain_difference(self) -> float:
-        """What is not explained anywhere. A block of 64 that differs counts like 4.7 % of the detail; 1 where the explanation is far-fetched.
+        """What is not explained anywhere. A block of 64 that differs counts like 4.7 % of the detail, a streak of 2.2 levels like 4 %; 1 where the explanation is far-fetched.
 
         So it is when hardly any structure is shared, or `is_far_fetched`.
         """
         agreed = self.agreement
         if self.is_far_fetched or agreed.correlation < (LEAST_CORRELATION if self.direction == "whole" else LEAST_CORRELATION_OF_PART):
             return 1.0
-        return max(agreed.detail, 3 * agreed.bad)
+        return max(agreed.detail, 3 * agreed.bad, agreed.streak / STREAK_LEVELS)
 
     @property
     def difference(self) -> float:
         """What is not explained, smaller is nearer, 0 is equal; of a captioned pair what lies around the words."""
-        return self.agreement.around if self.is_captioned else self.plain_difference
+        if self.is_captioned:
+            return max(self.agreement.around, self.agreement.streak_outside / STREAK_LEVELS)
+        return self.plain_difference
 
 
 def align(a: Small, b: Small) -> Alignment | None:
@@ -226,7 +230,7 @@ SURE = 0.02
 
 
 def _laid(whole: Array, part: Array, window: Window) -> Agreement:
-    return agreement(view(whole, inner(window), SAMPLED), view(part, inner(WHOLE), SAMPLED))
+    return agreement(Laid(whole, inner(window)), Laid(part, inner(WHOLE)))
 
 
 def strokes(a: Array, b: Array) -> float:

@@ -1,6 +1,7 @@
 """Laying one picture on another: every planted edit is explained and named, pictures that only look alike are not."""
 
 import io
+from dataclasses import fields
 
 import numpy as np
 import pdqhash
@@ -8,11 +9,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from discovery.adapters.planted import EDITS, planted
-from discovery.core.agreement import band
+from discovery.core.agreement import Agreement, band, streak
 from discovery.core.alignment import Alignment, Small, align, find_window, one_sided, strokes
-from discovery.core.grid import TURNS, turned
+from discovery.core.grid import TURNS, WHOLE, Window, turned
 from discovery.core.measures import small_luma, small_picture, small_rgb
 from discovery.core.relations import geometry, relation_of, transformation
+from discovery.core.tones import GAMMAS, Laid, tones_of
 from tests.core.pictures import scene
 
 LIMIT = 0.04  # dedupe.max_difference
@@ -36,6 +38,11 @@ def laid(a: Image.Image, b: Image.Image) -> Alignment:
     found = align(small(a), small(b))
     assert found is not None
     return found
+
+
+def band_of(height: float, width: float) -> Agreement:
+    numbers = dict.fromkeys((field.name for field in fields(Agreement)), 0.0)
+    return Agreement(**{**numbers, "band_height": height, "band_width": width, "rich_outside": 0.5})
 
 
 def test_every_edit_has_a_name():
@@ -124,6 +131,57 @@ def test_a_band_holds_nine_tenths_of_the_cells():
     cells[0, 0] = True  # a stray one: 12 of 13 are 92 %
     assert band(cells) == (10, 3, 2, 6)
     assert band(np.zeros((16, 16), bool)) == (0, 0, 0, 0)
+
+
+def test_one_faint_line_makes_two_pictures_and_compression_does_not():
+    one, two = Image.new("RGB", (240, 240), (250, 250, 250)), Image.new("RGB", (240, 240), (250, 250, 250))
+    for image in (one, two):
+        draw = ImageDraw.Draw(image)
+        draw.rectangle((30, 20, 210, 220), fill=(205, 205, 205), outline=(120, 120, 120), width=3)
+        draw.rectangle((80, 70, 160, 170), fill=(170, 170, 170), outline=(110, 110, 110), width=3)
+    ImageDraw.Draw(two).line((119, 74, 119, 166), fill=(120, 120, 120), width=3)  # a switch of two parts
+    found = laid(one, two)
+    assert found.agreement.detail < LIMIT and found.agreement.bad == 0  # there is little energy in it
+    assert found.agreement.streak > 2.3 and found.difference > LIMIT
+    for image in (one, two):
+        for name in ("jpeg", "resize", "blur"):
+            assert laid(image, edited(image, name)).difference <= LIMIT / 2, name
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_a_streak_is_a_line_that_stands_out_and_not_noise_or_a_blurred_edge(turn):
+    rng = np.random.default_rng(2)
+    noise, plain = rng.normal(0, 3, (32, 32)).astype(np.float32), np.full((32, 32), 200.0, np.float32)
+    line, edge = np.zeros((32, 32), np.float32), plain.copy()
+    line[8:20, 15] = 6.0
+    edge[:, 15:] = 40.0
+    if turn:
+        line, edge = line.T, edge.T
+    assert streak(np.zeros_like(line), plain) == 0
+    assert streak(line, plain) == pytest.approx(6.0, abs=0.01)
+    assert streak(noise, plain) < 5.0 < streak(noise + 2 * line, plain)
+    assert streak(line, edge) < 1.0
+    assert streak(np.full_like(line, 9.0), plain) == pytest.approx(0, abs=1e-4)  # all of it is other: that is energy, not a line
+
+
+@pytest.mark.parametrize("window", [WHOLE, Window(0.2, 0.1, 0.6, 0.7)])
+def test_tones_are_taken_of_pixels_not_of_their_means(window):
+    rng = np.random.default_rng(1)
+    octaves = [rng.uniform(-22, 22, (side, side, 3)).repeat(640 // side, 0).repeat(640 // side, 1) for side in (5, 10, 20, 40, 80, 160)]
+    original = np.clip(110 + np.sum(octaves, axis=0), 0, 255)  # as much detail at each scale, as pictures have
+    shown = Laid(small_rgb(small_picture(original.astype(np.uint8))), window)
+    for number in (0, 10):
+        toned = (255 * (original / 255) ** GAMMAS[number]).round().astype(np.uint8)
+        truth = Laid(small_rgb(small_picture(toned)), window).seen()
+        of_means = np.abs(tones_of(shown.seen())[..., number] - truth).mean()
+        assert np.abs(shown.toned()[..., number] - truth).mean() < 0.7 * of_means
+    assert np.allclose(shown.toned()[..., 5], shown.seen(), atol=1e-3)  # gamma 1
+    assert shown.toned(in_luma=True).shape == (32, 32, 1, 11)
+
+
+def test_what_is_high_or_hardly_wider_than_high_is_no_line_of_words():
+    for height, width, is_line in ((0.19, 0.4, True), (0.25, 0.6, False), (0.19, 0.25, False), (0.06, 0.5, True)):
+        assert band_of(height, width).is_line == is_line
 
 
 def test_letters_have_many_strokes_and_a_hand_one():
