@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,30 +20,18 @@ def share_lower_bound(hits: int, trials: int, delta: float = 0.05) -> float:
     """
     if not 0 <= hits <= trials:
         raise InvalidInput(f"Expected 0 to {trials} hits, found {hits}.")
-    if hits == 0:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(50):  # the chance of so many hits grows with the share, so bisection finds where it is delta
-        middle = (low + high) / 2
-        if _at_least(hits, trials, middle) <= delta:
-            low = middle
-        else:
-            high = middle
-    return low
+    from scipy.special import betaincinv
+
+    return float(betaincinv(hits, trials - hits + 1, delta)) if hits else 0.0
 
 
-def _at_least(hits: int, trials: int, share: float) -> float:
-    """Chance of `hits` or more of `trials`."""
-    if share <= 0:
-        return 0.0
-    if share >= 1:
-        return 1.0
-    terms = [
-        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * math.log(share) + (trials - k) * math.log1p(-share)
-        for k in range(hits, trials + 1)
-    ]
-    most = max(terms)
-    return min(1.0, math.exp(most) * math.fsum(math.exp(term - most) for term in terms))
+def share_upper_bound(hits: int, trials: int, delta: float = 0.05) -> float:
+    """A share that the true one is under with probability at least 1 - delta, after `hits` of `trials` independent draws.
+
+    >>> share_upper_bound(10, 10), round(share_upper_bound(0, 59), 3)
+    (1.0, 0.05)
+    """
+    return 1.0 - share_lower_bound(trials - hits, trials, delta)
 
 
 @dataclass(frozen=True, slots=True)

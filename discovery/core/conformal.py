@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from discovery.core.binomial import share_upper_bound
 from discovery.errors import InvalidInput
 
 NULL_THRESHOLD = 0.5  # Storey's lambda: p-values above it come almost only from ordinary assets
@@ -88,28 +88,5 @@ def shift_test(p_values: NDArray[np.float64], delta: float = 0.05) -> ShiftTest:
         return ShiftTest(False, 1.0, 1.0)
     above = int((p_values > NULL_THRESHOLD).sum())
     estimate = min(1.0, above / n / (1 - NULL_THRESHOLD))
-    upper = min(1.0, _binomial_upper(above, n, delta) / (1 - NULL_THRESHOLD))
+    upper = min(1.0, share_upper_bound(above, n, delta) / (1 - NULL_THRESHOLD))
     return ShiftTest(upper < MAJORITY, estimate, upper)
-
-
-def _binomial_upper(successes: int, n: int, delta: float) -> float:
-    """The share at which seeing `successes` or fewer of n has probability delta (Clopper and Pearson 1934)."""
-    if successes >= n:
-        return 1.0
-    low, high = successes / n, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _binomial_cdf(successes, n, middle) > delta:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _binomial_cdf(successes: int, n: int, share: float) -> float:
-    """P(X <= successes) for X binomial (n, share), 0 < share < 1, summed in logarithms."""
-    logs = [
-        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(share) + (n - i) * math.log1p(-share)
-        for i in range(successes + 1)
-    ] if 0 < share < 1 else [0.0 if share <= 0 else -math.inf]  # fmt: skip
-    return math.fsum(math.exp(value) for value in logs)
