@@ -138,6 +138,7 @@ class DedupeConfig(Section):
 class NoveltyConfig(Section):
     """How novelty is scored and called."""
 
+    score: Literal["knn", "mahalanobis", "density", "combined"] = Field("knn", description="'knn': far from its nearest references; 'mahalanobis': unlike all of them together; 'density': lonelier than its neighbours, for what is rare among the known; 'combined': the mean of the three ranks")
     k: int = Field(5, ge=1, le=10, description="nearest references in the mean; above 10 rare known modes look novel")
     fdr: float = Field(0.1, gt=0, lt=1, description="share of false discoveries allowed among the discoveries")
     calibration_rows: int = Field(2000, ge=20, description="reference rows held out; at most half of the reference")

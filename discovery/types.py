@@ -279,12 +279,14 @@ class DuplicateCalibration(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoveltyReport(Record):
-    """Novelty of one manifest's new assets against a reference; `reference_id` is empty on the first run."""
+    """Novelty of one manifest's new assets against a reference, by the view `score`; `reference_id` is empty on the first run."""
 
     stage: ClassVar[str] = "score"
+    version: ClassVar[int] = 2
     manifest_id: str
     encoder_id: str
     reference_id: str
+    score: str
     candidates: int
     references: int
     calibration_rows: int

@@ -12,15 +12,16 @@ from discovery import schemas
 from discovery.adapters.storage import table_to_parquet
 from discovery.core.conformal import benjamini_hochberg, calibration_mask, conformal_p_values, shift_test
 from discovery.core.knn import exact_knn
-from discovery.core.novelty import knn_novelty
 from discovery.errors import CorruptArtifact, EncoderMismatch
 from discovery.stages.history import embedding_sets, load_snapshot, members_of, snapshot_before
+from discovery.stages.novelty_views import NoveltyViews
 from discovery.stages.shards import load_vectors
 from discovery.stages.versions import find_version, member_ids
 from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, NoveltyReport
 from discovery.workspace import Workspace
 
 NEAREST = 5  # references shown for each candidate
+SCALED = 20  # references at least, half of which are held out, that ranks of several scores can be taken from
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def score(
     return ws.commit(
         NoveltyReport(
             id=key, inputs=tuple(i for i in inputs if i), created_at=ws.clock(), files=(file,), manifest_id=manifest.id,
-            encoder_id=embeddings.encoder_id, reference_id=known.id, candidates=len(candidate_ids),
+            encoder_id=embeddings.encoder_id, reference_id=known.id, score=config.score, candidates=len(candidate_ids),
             references=outcome.references, calibration_rows=outcome.calibration_rows, fdr=config.fdr,
             novel=sum(row["is_novel"] is True for row in outcome.rows), shifted=outcome.shifted, note=outcome.note,
         )
@@ -87,7 +88,7 @@ def _score(candidate_ids: list[str], candidates: NDArray[np.float32], known: _Re
         return _Outcome(blank, 0, 0, False, "First run: there is no reference yet, so nothing can be called novel.")
     if not candidate_ids:
         return _Outcome([], len(reference_ids), 0, False, "No new assets: nothing to score.")
-    if len(reference_ids) <= config.k:
+    if len(reference_ids) <= max(config.k, SCALED * (config.score == "combined")):
         return _Outcome(
             blank, len(reference_ids), 0, False, f"The reference has {len(reference_ids)} assets, too few to compare with."
         )
@@ -95,8 +96,8 @@ def _score(candidate_ids: list[str], candidates: NDArray[np.float32], known: _Re
     rows_held_out = min(config.calibration_rows, len(reference_ids) // 2)
     held_out = calibration_mask(reference_ids, rows_held_out, config.salt)
     proper, proper_ids = references[~held_out], [i for i, out in zip(reference_ids, held_out, strict=True) if not out]
-    _, distances = exact_knn(candidates, proper, config.k, query_ids=candidate_ids, reference_ids=proper_ids)
-    novelty = knn_novelty(distances)
+    views = NoveltyViews(proper, proper_ids, config)
+    novelty = views.novelty(candidates, candidate_ids)
     nearest, nearest_distance = exact_knn(candidates, references, NEAREST, query_ids=candidate_ids, reference_ids=reference_ids)
 
     p: NDArray[np.float64] | None = None
@@ -106,8 +107,7 @@ def _score(candidate_ids: list[str], candidates: NDArray[np.float32], known: _Re
         note = f"Only {rows_held_out} calibration rows: ranked, but not called novel (novelty.min_calibration_rows)."
     else:
         held_out_ids = [i for i, out in zip(reference_ids, held_out, strict=True) if out]
-        _, calibration = exact_knn(references[held_out], proper, config.k, query_ids=held_out_ids, reference_ids=proper_ids)
-        p = conformal_p_values(knn_novelty(calibration), novelty)
+        p = conformal_p_values(views.novelty(references[held_out], held_out_ids), novelty)
         q = benjamini_hochberg(p)
         shift = shift_test(p)
         shifted = shift.is_shifted

@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from discovery.stages.dedupe import duplicate_groups
 from discovery.stages.ingest import ingest
 from discovery.stages.maintain import maintain
 from discovery.stages.query import Box
-from discovery.stages.score import top_novel
+from discovery.stages.score import score, top_novel
 from discovery.stages.search import search
 from discovery.stages.sweep import sweep
 from discovery.stages.verify import verify
@@ -253,6 +253,12 @@ def test_a_second_batch_reads_only_what_is_new_and_its_strangers_are_novel(chain
     top = top_novel(report, chain.ws, 8)
     assert all("drawing-" in uris[str(row["asset_id"])] for row in top)
     assert result.published and result.published.number == 2
+    for view in ("mahalanobis", "density", "combined"):
+        ws = replace(chain.ws, config=chain.ws.config.replace(novelty={"score": view}))
+        other = score(*(result.records[stage] for stage in ("ingest", "embed", "dedupe")), ws)  # type: ignore[arg-type]
+        assert (other.score, other.candidates, other.reference_id) == (view, 38, report.reference_id) and other.id != report.id
+        found = top_novel(other, ws, 8)
+        assert sum("drawing-" in uris[str(row["asset_id"])] for row in found) >= 7, view
 
 
 def test_the_first_manifest_still_gives_the_first_results(chain: Chain) -> None:
