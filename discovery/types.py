@@ -286,7 +286,7 @@ class NoveltyReport(Record):
     manifest_id: str
     encoder_id: str
     reference_id: str
-    score: str
+    score: str = "knn"  # what reports had before they said so
     candidates: int
     references: int
     calibration_rows: int
