@@ -141,8 +141,12 @@ class NoveltyConfig(Section):
     score: Literal["knn", "mahalanobis", "density", "combined"] = Field("knn", description="'knn': far from its nearest references; 'mahalanobis': unlike all of them together; 'density': lonelier than its neighbours, for what is rare among the known; 'combined': the mean of the three ranks")
     k: int = Field(5, ge=1, le=10, description="nearest references in the mean; above 10 rare known modes look novel")
     fdr: float = Field(0.1, gt=0, lt=1, description="share of false discoveries allowed among the discoveries")
-    calibration_rows: int = Field(2000, ge=20, description="reference rows held out; at most half of the reference")
+    calibration_rows: int = Field(10_000, ge=20, description="reference rows held out at most: half of a reference of up to 4,000, a tenth of one over 20,000")
     min_calibration_rows: int = Field(40, ge=10, description="fewer than this gives scores without p-values")
+    guarantee: Literal["auto", "batch", "set"] = Field("auto", description="for whom the share of errors holds: 'batch' on average over calibration sets, 'set' for the one that is used (fewer are called), however often it is used; 'auto': 'set' for a reference that was named, which others will use again, 'batch' for the index before")
+    guarantee_delta: float = Field(0.1, gt=0, lt=1, description="chance that a calibration set is one for which 'set' does not hold")
+    search: Literal["auto", "exact", "index"] = Field("auto", description="'exact' reads every reference, 'index' walks the graphs of the index; 'auto': exact up to 1e9 pairs of vectors")
+    rare: bool = Field(True, description="also list what is not novel, but lonelier than its neighbours are: rare cases among the known; takes about twice the time")
     salt: str = Field("novelty-calibration-1", description="salt of the hash that picks the calibration rows")
 
 

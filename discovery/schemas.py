@@ -168,11 +168,34 @@ NOVELTY = pa.schema(
     [
         pa.field("asset_id", ID, nullable=False),
         pa.field("novelty", pa.float32()),  # higher is more novel; null without a reference
+        pa.field("percentile", pa.float32()),  # of the calibration rows that are less novel, in [0, 100]
         pa.field("p_value", pa.float64()),
         pa.field("q_value", pa.float64()),
         pa.field("is_novel", pa.bool_(), nullable=False),
+        pa.field("theme", pa.int32()),  # of the novel: number in the table of themes
+        pa.field("density", pa.float32()),  # higher is lonelier than its neighbours; null where it was not asked for
+        pa.field("rare_q_value", pa.float64()),
+        pa.field("is_rare", pa.bool_(), nullable=False),  # and not novel
         pa.field("nearest", pa.list_(ID), nullable=False),  # references, nearest first
         pa.field("nearest_distance", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+
+THEMES = pa.schema(  # groups among the novel, the largest first
+    [
+        pa.field("theme", pa.int32(), nullable=False),
+        pa.field("exemplar", ID, nullable=False),  # the one in the middle
+        pa.field("assets", pa.int32(), nullable=False),
+        pa.field("words", pa.list_(pa.string()), nullable=False),  # folders and labels that it has more of than the batch
+        pa.field("word_assets", pa.list_(pa.int32()), nullable=False),  # how many of its assets have each
+    ]
+)
+
+CALIBRATION = pa.schema(  # the most novel of the rows that were held out
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("novelty", pa.float32(), nullable=False),
+        pa.field("is_far_out", pa.bool_(), nullable=False),
     ]
 )
 

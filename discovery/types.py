@@ -279,21 +279,55 @@ class DuplicateCalibration(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoveltyReport(Record):
-    """Novelty of one manifest's new assets against a reference, by the view `score`; `reference_id` is empty on the first run."""
+    """Novelty of one manifest's new assets against a reference, by the view `score`; `reference_id` is empty on the first run.
+
+    reference: it in words. guarantee: `batch` or `set`, for whom the share of errors holds. known: assets of the batch that are in the reference,
+    and so are no candidates. least_p: the least p-value there is; least_discoveries: how many must have it at once before one is called.
+    rare: not novel, but lonelier than their neighbours. themes: groups among the novel. null_fraction: share of the batch that looks like the
+    reference, estimated. bulk_p_value: of its ordinary part being as the reference is. moved: what the batch's pictures are other in, in words,
+    when it is shifted. far_out: calibration rows that may not belong there; hidden: candidates that would be called without them.
+    """
 
     stage: ClassVar[str] = "score"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     manifest_id: str
     encoder_id: str
     reference_id: str
+    reference: str = ""
     score: str = "knn"  # what reports had before they said so
+    guarantee: str = "batch"
     candidates: int
+    known: int = 0
     references: int
     calibration_rows: int
     fdr: float
+    least_p: float = 1.0
+    least_discoveries: int = 0
     novel: int
+    rare: int = 0
+    themes: int = 0
     shifted: bool
+    null_fraction: float = 1.0
+    bulk_p_value: float = 1.0
+    moved: tuple[str, ...] = ()
+    far_out: int = 0
+    hidden: int = 0
     note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark(Record):
+    """What a person says of an asset: `expected`, `novel`, `junk`, or `none` to take back what was said before.
+
+    by: who; `created_at`: when. report_id: the novelty report it was seen in, empty for none.
+    """
+
+    stage: ClassVar[str] = "mark"
+    asset_id: str
+    mark: str
+    by: str
+    comment: str = ""
+    report_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,7 +407,7 @@ RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
         Manifest, IngestPart, MeasureShard, EmbeddingShard, RegionShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport,
-        DuplicateCalibration, NoveltyReport, Segment, IndexSnapshot, DatasetVersion,
+        DuplicateCalibration, NoveltyReport, Mark, Segment, IndexSnapshot, DatasetVersion,
     )
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ Three views: far from its nearest references (`knn_novelty`), unlike all of them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,19 +54,22 @@ class Gaussian:
     shrinkage: float  # in [0, 1]: 1 is a ball
 
     @classmethod
-    def of(cls, references: NDArray[np.float32], block: int = 8192) -> Gaussian:
-        """Fit to (r, d) unit rows. Memory: block * d floats and a few d * d.
+    def of(cls, blocks: Callable[[], Iterable[NDArray[np.float32]]]) -> Gaussian:
+        """Fit to r unit rows of d, given as (b, d) blocks in two passes. Memory: a block and a few d * d floats.
 
         The covariance is shrunk towards a ball by as much as Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
         matrices", found to be best, so that r may be smaller than d. Raises EmptyReference for fewer than three rows, or equal ones.
         """
-        r, d = references.shape
+        r, total = 0, np.zeros(0)
+        for block in blocks():
+            total = block.sum(axis=0, dtype=np.float64) + (total if r else 0.0)
+            r += len(block)
         if r < 3:
             raise EmptyReference(f"{r} references: a shrunk covariance needs three at least.")
-        mean = references.mean(axis=0, dtype=np.float64)
+        mean, d = total / r, len(total)
         covariance, fourth = np.zeros((d, d)), 0.0
-        for start in range(0, r, block):
-            centred = references[start : start + block] - mean
+        for block in blocks():
+            centred = block - mean
             covariance += centred.T @ centred
             fourth += float((np.einsum("ij,ij->i", centred, centred) ** 2).sum())
         covariance /= r

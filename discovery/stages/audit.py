@@ -131,9 +131,9 @@ class _Measurement:
         """What a segment answers from: itself and what of it is removed."""
         segment = self.index.segments[number]
         if not self.index.dead[number]:
-            return segment.record.id
+            return segment.name
         dead = ~self.index.alive[self.index.starts[number] : self.index.starts[number + 1]]
-        return f"{segment.record.id}-{hashlib.sha256(np.packbits(dead).tobytes()).hexdigest()[:16]}"
+        return f"{segment.name}-{hashlib.sha256(np.packbits(dead).tobytes()).hexdigest()[:16]}"
 
     def table(self, *others: _Measurement) -> pa.Table:
         """All that was used here and there, for the next audit."""

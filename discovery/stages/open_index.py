@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from discovery.adapters.cores import share_of_cores
-from discovery.adapters.hnsw import NOTHING, check_vectors
+from discovery.adapters.hnsw import NOTHING, HnswSegment, check_vectors
 from discovery.config import IndexConfig
 from discovery.core.draws import ID_DIGITS
 from discovery.core.knn import exact_knn
 from discovery.core.locality import chain, order_alike
 from discovery.errors import InvalidInput
-from discovery.stages.segments import Ids, OpenSegment, open_segment
+from discovery.stages.segments import Ids, open_segment
 from discovery.types import IndexSnapshot, SegmentRef
 from discovery.workspace import Workspace
 
@@ -30,13 +31,47 @@ Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
+class AnySegment(Protocol):
+    """What an index asks of its segments. name: of their content."""
+
+    name: str
+    ids: Ids
+    vectors: NDArray[np.float32]
+    exact_queries: int
+
+    @property
+    def has_graph(self) -> bool: ...  # noqa: D102
+    @property
+    def is_loaded(self) -> bool: ...  # noqa: D102
+    @property
+    def graph(self) -> HnswSegment: ...  # noqa: D102
+
+
+class MemorySegment:
+    """Ids and vectors that are in memory, as a segment without a graph: to be searched exactly, alone or beside others."""
+
+    has_graph = is_loaded = False
+    exact_queries = 0
+    name = "in memory"
+
+    def __init__(self, ids: Ids, vectors: NDArray[np.float32]) -> None:
+        """ids: (n,) S64 in any order, each once. vectors: (n, d) float32 unit rows."""
+        order = np.argsort(ids, kind="stable")
+        self.ids, self.vectors = ids[order], np.ascontiguousarray(vectors[order])
+
+    @property
+    def graph(self) -> HnswSegment:
+        """There is none: InvalidInput."""
+        raise InvalidInput("These vectors are searched exactly.")
+
+
 class OpenIndex:
     """Rows are numbered through all segments: those of the first, then those of the second, … Removed ones have numbers too.
 
     One may be queried by many threads; it never changes, so that who holds one keeps what it was while newer snapshots come.
     """
 
-    def __init__(self, segments: Sequence[OpenSegment], removed: Ids, dim: int, ef: int, config: IndexConfig) -> None:
+    def __init__(self, segments: Sequence[AnySegment], removed: Ids, dim: int, ef: int, config: IndexConfig) -> None:
         self.segments = list(segments)
         self.dim = dim
         self.ef = ef
@@ -180,7 +215,7 @@ class OpenIndex:
             fetch *= 4
         return rows, distances
 
-    def _by_graph(self, segment: OpenSegment, queries: int, share: float, exact: bool | None) -> bool:
+    def _by_graph(self, segment: AnySegment, queries: int, share: float, exact: bool | None) -> bool:
         if not segment.has_graph or exact or share <= EXACT_SELECTIVITY:
             return False
         if exact is False or segment.is_loaded:

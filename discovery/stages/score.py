@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -10,25 +10,60 @@ from numpy.typing import NDArray
 
 from discovery import schemas
 from discovery.adapters.storage import table_to_parquet
-from discovery.core.conformal import benjamini_hochberg, calibration_mask, conformal_p_values, shift_test
-from discovery.core.knn import exact_knn
-from discovery.errors import CorruptArtifact, EncoderMismatch
-from discovery.stages.history import embedding_sets, load_snapshot, members_of, snapshot_before
-from discovery.stages.novelty_views import NoveltyViews
-from discovery.stages.shards import load_vectors
-from discovery.stages.versions import find_version, member_ids
-from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, NoveltyReport
+from discovery.config import NoveltyConfig
+from discovery.core.conformal import (
+    ShiftTest,
+    benjamini_hochberg,
+    calibration_size,
+    conditional_p_values,
+    conformal_p_values,
+    contamination,
+    least_discoveries,
+    shift_test,
+)
+from discovery.core.draws import ID_DIGITS, draw
+from discovery.stages.columns import columns_of
+from discovery.stages.history import embedding_sets, snapshot_before
+from discovery.stages.novelty_reference import Reference, reference_of
+from discovery.stages.novelty_themes import Themes, find_themes
+from discovery.stages.novelty_views import NEAREST, ROWS_AT_ONCE, Looked, NoveltyViews
+from discovery.stages.novelty_words import moved_words, note_of
+from discovery.stages.shards import vector_blocks
+from discovery.types import DuplicateReport, EmbeddingSet, Manifest, NoveltyReport
 from discovery.workspace import Workspace
 
-NEAREST = 5  # references shown for each candidate
 SCALED = 20  # references at least, half of which are held out, that ranks of several scores can be taken from
+EXACT_PAIRS = 10**9  # up to so many pairs of vectors are compared by `auto`: seconds, and no graph need be loaded
+SHOWN_CALIBRATION = 50
+COMPARED = 5000  # pictures of each side, whose measures tell what moved
+Ids = NDArray[np.bytes_]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Reference:
-    id: str
-    snapshot: IndexSnapshot | None
-    assets: set[str]
+class Candidates:
+    """New assets that keep their duplicate group, ascending, and how many of the batch the reference has already."""
+
+    ids: Ids
+    known: int
+    embeddings: EmbeddingSet
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was found; arrays are (n,) over the candidates and empty where there is nothing to say. calibration: most novel first."""
+
+    looked: Looked | None = None
+    nearest: Ids = field(default_factory=lambda: np.zeros((0, 0), f"S{ID_DIGITS}"))
+    calibration_rows: int = 0
+    p: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    percentile: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    rare_q: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    shift: ShiftTest = field(default_factory=lambda: ShiftTest(False, 1.0, 1.0, 1.0))
+    calibration: tuple[tuple[bytes, float, bool], ...] = ()
+    far_out: int = 0
+    hidden: int = 0
+    least_p: float = 1.0
 
 
 def score(
@@ -36,136 +71,162 @@ def score(
 ) -> NoveltyReport:
     """Novelty of the manifest's new assets, before they are indexed.
 
-    Candidates are the new assets that keep their duplicate group, so that a picture counts once. reference: a version
-    (`name@number`); empty takes the index snapshot before this manifest. Without a reference nothing is called novel, and the
-    report says so. Half of a small reference is held out for calibration (`calibration_rows` at most); candidates and held-out rows
-    are scored against the other part, which contains neither. When more than half of the batch is unlike the reference, the batch
-    is called shifted and no asset is called novel.
+    Candidates are the new assets that keep their duplicate group, so that a picture counts once; those that the reference has are none.
+    reference: empty for the index snapshot before this manifest, or a set (`asset_sets.find_set`). Without a reference nothing is
+    called novel, and the report says so. Some of the reference is held out for calibration (`core.conformal.calibration_size`); candidates and
+    held-out rows are looked up in the other part alone. When the batch moved as a whole it is called shifted, with what its pictures are
+    other in, and no asset is called novel. Memory: a block of candidates, their results, and what the index maps.
     """
     config = ws.config.novelty
-    known = _reference(manifest, embeddings, reference, ws)
-    inputs = [known.id, embeddings.id, duplicates.id]
-    key = ws.key(NoveltyReport, [config], inputs)
+    known = reference_of(reference, manifest, embeddings.encoder_id, ws)
+    inputs = [*(known.inputs if known else ()), embeddings.id, duplicates.id]
+    identity = {"reference": known.id, "marks": known.marks} if known else {}
+    key = ws.key(NoveltyReport, [config], [embeddings.id, duplicates.id], **identity)
     if (found := ws.find(NoveltyReport, key)) is not None:
         return found
 
-    keepers = {row["asset_id"] for row in _rows(duplicates, ws) if row["keeper_id"] == row["asset_id"]}
-    before = members_of(embedding_sets(snapshot_before(manifest, embeddings.encoder_id, ws), ws), ws) | known.assets
-    ids, vectors = load_vectors([embeddings], ws)
-    chosen = [row for row, asset_id in enumerate(ids) if asset_id in keepers and asset_id not in before]
-    candidate_ids, candidates = [ids[row] for row in chosen], vectors[chosen]
-    outcome = _score(candidate_ids, candidates, known, ws)
+    candidates = _candidates(manifest, embeddings, duplicates, known, ws)
+    guarantee = {"auto": "set" if known and known.is_fixed else "batch"}.get(config.guarantee, config.guarantee)
+    outcome = _outcome(candidates, known, guarantee, ws)
+    n = len(candidates.ids)
+    q = benjamini_hochberg(outcome.p)
+    is_novel = (q <= config.fdr) & (not outcome.shift.is_shifted) if len(outcome.p) else np.zeros(n, bool)
+    is_rare = (outcome.rare_q <= config.fdr) & (not outcome.shift.is_shifted) & ~is_novel if len(outcome.rare_q) else np.zeros(n, bool)
+    found_themes = find_themes(candidates.ids, is_novel, manifest, embeddings, ws)
+    moved = _moved(candidates, known, ws) if known and outcome.shift.is_shifted else []
+    least = least_discoveries(n, outcome.least_p, config.fdr) if len(outcome.p) else 0
 
-    table = pa.Table.from_pylist(outcome.rows, schema=schemas.NOVELTY)
-    file = ws.put_file(NoveltyReport, key, "table", table_to_parquet(table), ".parquet", len(table))
-    return ws.commit(
-        NoveltyReport(
-            id=key, inputs=tuple(i for i in inputs if i), created_at=ws.clock(), files=(file,), manifest_id=manifest.id,
-            encoder_id=embeddings.encoder_id, reference_id=known.id, score=config.score, candidates=len(candidate_ids),
-            references=outcome.references, calibration_rows=outcome.calibration_rows, fdr=config.fdr,
-            novel=sum(row["is_novel"] is True for row in outcome.rows), shifted=outcome.shifted, note=outcome.note,
-        )
+    table = _table(candidates.ids, outcome, q, is_novel, is_rare, found_themes)
+    rows = pa.Table.from_pylist([{"asset_id": i.decode(), "novelty": s, "is_far_out": far} for i, s, far in outcome.calibration], schemas.CALIBRATION)
+    files = (
+        ws.put_file(NoveltyReport, key, "table", table_to_parquet(table), ".parquet", n),
+        ws.put_file(NoveltyReport, key, "themes", table_to_parquet(found_themes.table), ".parquet", len(found_themes.table)),
+        ws.put_file(NoveltyReport, key, "calibration", table_to_parquet(rows), ".parquet", len(rows)),
+    )
+    report = NoveltyReport(
+        id=key, inputs=tuple(dict.fromkeys(inputs)), created_at=ws.clock(), files=files, manifest_id=manifest.id,
+        encoder_id=embeddings.encoder_id, reference_id=known.id if known else "", reference=known.label if known else "", score=config.score,
+        guarantee=guarantee, candidates=n, known=candidates.known, references=len(known.rows) if known else 0,
+        calibration_rows=outcome.calibration_rows if len(outcome.p) else 0, fdr=config.fdr, least_p=outcome.least_p, least_discoveries=least,
+        novel=int(is_novel.sum()), rare=int(is_rare.sum()), themes=len(found_themes.table), shifted=outcome.shift.is_shifted,
+        null_fraction=outcome.shift.null_fraction, bulk_p_value=outcome.shift.bulk_p_value, moved=tuple(moved), far_out=outcome.far_out,
+        hidden=outcome.hidden, note="",
+    )  # fmt: skip
+    return ws.commit(note_of(report, outcome.calibration_rows, outcome.shift, config))
+
+
+def _candidates(
+    manifest: Manifest, embeddings: EmbeddingSet, duplicates: DuplicateReport, known: Reference | None, ws: Workspace
+) -> Candidates:
+    """The manifest's keepers that were not embedded before it and are not in the reference."""
+    pairs = ws.store.read_table(duplicates, columns=["asset_id", "keeper_id"])
+    asset, keeper = (_ids(pairs[name]) for name in ("asset_id", "keeper_id"))
+    members = np.sort(_ids(ws.store.read_table(embeddings, "members")["asset_id"]))
+    before = [_ids(ws.store.read_table(one, "members")["asset_id"]) for one in embedding_sets(snapshot_before(manifest, embeddings.encoder_id, ws), ws)]
+    new = np.setdiff1d(members, np.concatenate(before)) if before else members
+    found = np.intersect1d(new, asset[asset == keeper])
+    if known is None:
+        return Candidates(found, 0, embeddings)
+    theirs = known.index.ids(known.rows)
+    fresh = np.setdiff1d(found, theirs)
+    return Candidates(fresh, len(found) - len(fresh), embeddings)
+
+
+def _outcome(candidates: Candidates, known: Reference | None, guarantee: str, ws: Workspace) -> Outcome:
+    config = ws.config.novelty
+    n = len(candidates.ids)
+    if known is None or n == 0 or len(known.rows) <= max(config.k, SCALED * (config.score == "combined")):
+        return Outcome()
+    c = calibration_size(len(known.rows), config.calibration_rows)
+    held_out = np.sort(known.rows[draw(known.index.ids(known.rows), c, config.salt)])
+    exact = config.search == "exact" or (config.search == "auto" and (n + c) * len(known.rows) <= EXACT_PAIRS)
+    views = NoveltyViews(known.index, known.rows, held_out, config, exact=exact)
+    looked = _look(candidates, views, config, ws)
+    nearest = known.index.ids(looked.nearest)
+    if c < config.min_calibration_rows:
+        return Outcome(looked, nearest, c)
+    usual = views.look_at_rows(held_out, density=config.rare)
+    marginal = conformal_p_values(usual.novelty, looked.novelty)
+    is_set = guarantee == "set"
+
+    def guaranteed(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        return conditional_p_values(p, c, config.guarantee_delta) if is_set else p
+
+    doubt = contamination(usual.novelty, looked.novelty, config.fdr)
+    order = np.argsort(-usual.novelty, kind="stable")[:SHOWN_CALIBRATION]
+    names = known.index.ids(held_out[order])
+    rare_q = benjamini_hochberg(guaranteed(conformal_p_values(usual.density, looked.density))) if config.rare else np.zeros(0)
+    return Outcome(
+        looked, nearest, c, guaranteed(marginal), 100.0 * (1.0 - (marginal * (c + 1) - 1.0) / c), rare_q, shift_test(usual.novelty, looked.novelty),
+        tuple((name, float(usual.novelty[row]), row in set(doubt.rows.tolist())) for name, row in zip(names, order.tolist(), strict=True)),
+        len(doubt.rows), doubt.hidden, float(guaranteed(np.array([1.0 / (c + 1)]))[0]),
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    rows: list[dict[str, object]]
-    references: int
-    calibration_rows: int
-    shifted: bool
-    note: str
+def _look(candidates: Candidates, views: NoveltyViews, config: NoveltyConfig, ws: Workspace) -> Looked:
+    """All candidates beside the reference, a block at a time."""
+    n = len(candidates.ids)
+    novelty, density = np.empty(n, np.float32), np.empty(n if config.rare else 0, np.float32)
+    nearest, distance = np.empty((n, NEAREST), np.int64), np.empty((n, NEAREST), np.float32)
+    done = 0
+    for places, vectors in vector_blocks([candidates.embeddings], candidates.ids, ws, ROWS_AT_ONCE):
+        part = views.look(vectors, density=config.rare)
+        novelty[places], nearest[places], distance[places] = part.novelty, part.nearest, part.nearest_distance
+        if config.rare:
+            density[places] = part.density
+        done += len(places)
+        ws.report(f"score: {done:,} of {n:,} candidates")
+    return Looked(novelty, density, nearest, distance)
 
 
-def _score(candidate_ids: list[str], candidates: NDArray[np.float32], known: _Reference, ws: Workspace) -> _Outcome:
-    config = ws.config.novelty
-    reference_ids, references = _reference_vectors(known, ws)
-    blank: list[dict[str, object]] = [
-        {"asset_id": i, "novelty": None, "p_value": None, "q_value": None, "is_novel": False, "nearest": [], "nearest_distance": []}
-        for i in candidate_ids
-    ]
-    if known.snapshot is None:
-        return _Outcome(blank, 0, 0, False, "First run: there is no reference yet, so nothing can be called novel.")
-    if not candidate_ids:
-        return _Outcome([], len(reference_ids), 0, False, "No new assets: nothing to score.")
-    if len(reference_ids) <= max(config.k, SCALED * (config.score == "combined")):
-        return _Outcome(
-            blank, len(reference_ids), 0, False, f"The reference has {len(reference_ids)} assets, too few to compare with."
-        )
+def _moved(candidates: Candidates, known: Reference, ws: Workspace) -> list[str]:
+    """What the pictures of a shifted batch are other in than those of the reference, in words."""
+    salt = ws.config.novelty.salt + "-moved"
+    reference = known.index.ids(known.rows)
+    sets = embedding_sets(known.snapshot, ws)
+    mine = columns_of(candidates.ids[draw(candidates.ids, COMPARED, salt)], [candidates.embeddings], ws)
+    return moved_words(columns_of(reference[draw(reference, COMPARED, salt)], sets, ws), mine)
 
-    rows_held_out = min(config.calibration_rows, len(reference_ids) // 2)
-    held_out = calibration_mask(reference_ids, rows_held_out, config.salt)
-    proper, proper_ids = references[~held_out], [i for i, out in zip(reference_ids, held_out, strict=True) if not out]
-    views = NoveltyViews(proper, proper_ids, config)
-    novelty = views.novelty(candidates, candidate_ids)
-    nearest, nearest_distance = exact_knn(candidates, references, NEAREST, query_ids=candidate_ids, reference_ids=reference_ids)
 
-    p: NDArray[np.float64] | None = None
-    q = np.ones(len(candidate_ids))
-    shifted, note = False, ""
-    if rows_held_out < config.min_calibration_rows:
-        note = f"Only {rows_held_out} calibration rows: ranked, but not called novel (novelty.min_calibration_rows)."
-    else:
-        held_out_ids = [i for i, out in zip(reference_ids, held_out, strict=True) if out]
-        p = conformal_p_values(views.novelty(references[held_out], held_out_ids), novelty)
-        q = benjamini_hochberg(p)
-        shift = shift_test(p)
-        shifted = shift.is_shifted
-        if shifted:
-            note = (
-                f"Shifted batch: at most {shift.null_fraction_upper:.0%} of it looks like the reference (95 % confidence), so single "
-                "discoveries mean little. Compare the sources, or take this batch as a new reference."
-            )
-    called = (q <= config.fdr) & (p is not None) & (not shifted)
-    if p is not None and not shifted and not called.any():
-        note = f"No discoveries at q = {config.fdr:g}; the ranked list is kept."
-    rows: list[dict[str, object]] = [
-        {
-            "asset_id": asset_id,
-            "novelty": float(novelty[row]),
-            "p_value": None if p is None else float(p[row]),
-            "q_value": None if p is None else float(q[row]),
-            "is_novel": bool(called[row]),
-            "nearest": [reference_ids[int(i)] for i in nearest[row]],
-            "nearest_distance": [float(d) for d in nearest_distance[row]],
-        }
-        for row, asset_id in enumerate(candidate_ids)
-    ]
-    return _Outcome(rows, len(reference_ids), rows_held_out if p is not None else 0, shifted, note)
+def _table(
+    ids: Ids, outcome: Outcome, q: NDArray[np.float64], is_novel: NDArray[np.bool_], is_rare: NDArray[np.bool_], themes: Themes
+) -> pa.Table:
+    """One row a candidate, in the order of ids."""
+    n, looked = len(ids), outcome.looked
+
+    def numbers(values: NDArray[np.floating], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind) if len(values) == n else pa.nulls(n, kind)
+
+    known = looked.nearest >= 0 if looked else np.zeros((n, 0), bool)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(known.sum(axis=1))]), pa.int32())
+    names = pa.array(outcome.nearest[known].tolist() if looked else [], pa.binary()).cast(pa.string())
+    apart = pa.array(looked.nearest_distance[known] if looked else np.zeros(0, np.float32), pa.float32())
+    columns = [
+        pa.array(ids.tolist(), pa.binary()).cast(pa.string()), numbers(looked.novelty if looked else np.zeros(0), pa.float32()),
+        numbers(outcome.percentile, pa.float32()), numbers(outcome.p, pa.float64()), numbers(q if len(outcome.p) else np.zeros(0), pa.float64()),
+        pa.array(is_novel), pa.array(themes.of, pa.int32(), mask=themes.of < 0), numbers(looked.density if looked else np.zeros(0), pa.float32()),
+        numbers(outcome.rare_q, pa.float64()), pa.array(is_rare), pa.ListArray.from_arrays(offsets, names), pa.ListArray.from_arrays(offsets, apart),
+    ]  # fmt: skip
+    return pa.Table.from_arrays(columns, schema=schemas.NOVELTY) if n else schemas.NOVELTY.empty_table()
 
 
 def top_novel(report: NoveltyReport, ws: Workspace, limit: int = 10) -> list[dict[str, object]]:
     """The most novel candidates, most novel first, ties by id; empty when there was no reference."""
-    rows = [row for row in ws.store.read_table(report).to_pylist() if row["novelty"] is not None]
-    return sorted(rows, key=lambda row: (-row["novelty"], row["asset_id"]))[:limit]
+    return _top(ws.store.read_table(report), "novelty", limit)
 
 
-def _rows(report: DuplicateReport, ws: Workspace) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = ws.store.read_table(report, columns=["asset_id", "keeper_id"]).to_pylist()
+def top_rare(report: NoveltyReport, ws: Workspace, limit: int = 10) -> list[dict[str, object]]:
+    """The rarest of the candidates that are rare and not novel, ties by id."""
+    table = ws.store.read_table(report)
+    return _top(table.filter(table["is_rare"]), "density", limit) if "is_rare" in table.column_names else []
+
+
+def _top(table: pa.Table, column: str, limit: int) -> list[dict[str, object]]:
+    known = table.filter(table[column].is_valid())
+    rows: list[dict[str, object]] = known.sort_by([(column, "descending"), ("asset_id", "ascending")]).slice(0, limit).to_pylist()
     return rows
 
 
-def _reference(manifest: Manifest, embeddings: EmbeddingSet, reference: str, ws: Workspace) -> _Reference:
-    if reference:
-        version = find_version(reference, ws)
-        if version.encoder_id != embeddings.encoder_id:
-            raise EncoderMismatch(
-                f"{reference} is of encoder {version.encoder_id}, the candidates were embedded by {embeddings.encoder_id}. "
-                "Set encoder.name to that of the version, or take a version of this encoder as reference."
-            )
-        return _Reference(version.id, load_snapshot(version.snapshot_id, ws), set(member_ids(version, ws)))
-    before = snapshot_before(manifest, embeddings.encoder_id, ws)
-    if before is None:
-        return _Reference("", None, set())
-    report = ws.store.load_record(DuplicateReport, before.duplicates_id)
-    if report is None:
-        raise CorruptArtifact(f"Duplicate report {before.duplicates_id} is missing. Run `discovery verify`.")
-    return _Reference(before.id, before, {row["asset_id"] for row in _rows(report, ws) if row["keeper_id"] == row["asset_id"]})
-
-
-def _reference_vectors(known: _Reference, ws: Workspace) -> tuple[list[str], NDArray[np.float32]]:
-    if known.snapshot is None:
-        return [], np.zeros((0, 0), np.float32)
-    ids, vectors = load_vectors(embedding_sets(known.snapshot, ws), ws)
-    rows = [row for row, asset_id in enumerate(ids) if asset_id in known.assets]
-    return [ids[row] for row in rows], vectors[rows]
+def _ids(column: pa.ChunkedArray) -> Ids:
+    """(n,) S64 of a column of ids."""
+    return np.asarray(column.to_numpy().astype(f"S{ID_DIGITS}"), f"S{ID_DIGITS}") if len(column) else np.zeros(0, f"S{ID_DIGITS}")

@@ -38,6 +38,7 @@ class OpenSegment:
 
     def __init__(self, record: Segment, store: Store, config: IndexConfig) -> None:
         self.record = record
+        self.name = record.id
         path = store.local_file(record, VECTORS, limit=config.cache_bytes)
         self.ids, self.vectors = open_vectors(path, record.elements, record.dim)
         self._load = functools.partial(_load_graph, record, store, config)

@@ -26,6 +26,7 @@ from discovery.workspace import Workspace
 
 SHARDS_A_WORKER = 8  # so that the last ones end together, whatever the workers' speeds
 SMALLEST_SHARD, LARGEST_SHARD = 64, 8192  # assets: the larger one's vectors of 1,280 dimensions are 42 MB
+SMALLEST_BLOCK = 4096  # vectors that are read at a time, when the shards are small
 WHOLE = 16  # sizes are multiples of it, so that no shard but the last ends in a batch filled up with zeros (CPU batches have 16)
 
 Shard = MeasureShard | EmbeddingShard
@@ -197,21 +198,45 @@ def vectors_for(sets: Sequence[EmbeddingSet], ids: NDArray[np.bytes_], ws: Works
     Of shards that hold none of them only the ids are read. Raises CorruptArtifact when an asset is in no shard.
     """
     vectors = np.empty((len(ids), sets[-1].dim), np.float32)
-    left = {asset_id.decode(): row for row, asset_id in enumerate(ids)}
+    for places, part in vector_blocks(sets, ids, ws, 0):
+        vectors[places] = part
+    return vectors
+
+
+def vector_blocks(
+    sets: Sequence[EmbeddingSet], ids: NDArray[np.bytes_], ws: Workspace, least: int = SMALLEST_BLOCK
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Places in `ids` and (b, d) float32 unit vectors of these assets, shard by shard; each place comes once.
+
+    ids: (n,) S64, each once. least: shards are put together until there are so many rows. Raises CorruptArtifact when an asset is in no shard.
+    """
+    order = np.argsort(ids, kind="stable")
+    ordered, waiting = ids[order], np.ones(len(ids), bool)
+    places: list[NDArray[np.int64]] = []
+    parts: list[NDArray[np.float32]] = []
     for key in sorted({key for embedded in reversed(sets) for key in embedded.shards}):
-        if not left:
+        if not waiting.any():
             break
         shard = ws.store.load_record(EmbeddingShard, key)
         if shard is None:
             raise CorruptArtifact(f"Embedding shard {key} is missing. Run `discovery verify`, then embed again.")
-        named = ws.store.peek_columns(shard, ["asset_id"])["asset_id"].to_pylist()
-        if any(asset_id in left for asset_id in named):
-            table = in_float32(ws.store.read_table(shard))
-            found = [(row, left.pop(asset_id)) for row, asset_id in enumerate(table["asset_id"].to_pylist()) if asset_id in left]
-            vectors[[to for _, to in found]] = vectors_of(table)[[row for row, _ in found]]
-    if left:
-        raise CorruptArtifact(f"{len(left)} assets have no row in their shards, first {min(left)}. Run `discovery verify`.")
-    return vectors
+        named = np.asarray(ws.store.peek_columns(shard, ["asset_id"])["asset_id"].to_pylist(), ids.dtype)
+        spot = order[np.minimum(np.searchsorted(ordered, named), len(ids) - 1)]
+        mine = np.flatnonzero((ids[spot] == named) & waiting[spot])
+        if not len(mine):
+            continue
+        table = in_float32(ws.store.read_table(shard))
+        places.append(spot[mine])
+        parts.append(vectors_of(table)[mine])
+        waiting[spot[mine]] = False
+        if sum(map(len, places)) >= least:
+            yield np.concatenate(places), np.concatenate(parts)
+            places, parts = [], []
+    if places:
+        yield np.concatenate(places), np.concatenate(parts)
+    if waiting.any():
+        absent = ids[np.argmax(waiting)].decode()
+        raise CorruptArtifact(f"{int(waiting.sum())} assets have no row in their shards, first {absent}. Run `discovery verify`.")
 
 
 def in_float32(table: pa.Table) -> pa.Table:

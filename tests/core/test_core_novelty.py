@@ -19,7 +19,7 @@ def cloud(n: int, dim: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize(("n", "dim"), [(300, 20), (30, 60), (3, 5)])
 def test_the_gaussian_is_that_of_ledoit_and_wolf(n, dim):
     references, others = cloud(n, dim, 1), cloud(40, dim, 2)
-    found, expected = Gaussian.of(references, block=7), LedoitWolf().fit(references.astype(np.float64))
+    found, expected = Gaussian.of(lambda: np.array_split(references, 7)), LedoitWolf().fit(references.astype(np.float64))
     assert found.shrinkage == pytest.approx(expected.shrinkage_, abs=1e-6)
     assert np.allclose(found.novelty(others, block=11), np.sqrt(expected.mahalanobis(others)), rtol=1e-4)
 
@@ -31,14 +31,14 @@ def test_the_gaussian_sees_a_direction_that_references_do_not_have():
     near[0, -1] += 0.2  # a small step, but where nothing ever steps
     far = references[:1].copy()
     far[0, 0] += 0.2
-    gaussian = Gaussian.of(references)
+    gaussian = Gaussian.of(lambda: [references])
     assert gaussian.novelty(normalise(near))[0] > 1.5 * gaussian.novelty(normalise(far))[0]
 
 
 @pytest.mark.parametrize("references", [np.eye(2, 3, dtype=np.float32), np.tile(np.eye(1, 3, dtype=np.float32), (9, 1))])
 def test_references_without_a_covariance_are_refused(references):
     with pytest.raises(EmptyReference):
-        Gaussian.of(references)
+        Gaussian.of(lambda: [references])
 
 
 def test_density_stays_finite_among_equal_references():

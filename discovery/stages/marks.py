@@ -1,0 +1,90 @@
+"""Marks: what people say of single assets, with who and when; the last one stands, and all are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from discovery.addressing import content_id, is_content_id
+from discovery.errors import ConfigError, InvalidInput, UnknownRecord, nearest
+from discovery.stages.history import head_snapshot
+from discovery.stages.open_index import open_index
+from discovery.types import Manifest, Mark
+from discovery.workspace import Workspace
+
+EXPECTED, NOVEL, JUNK, NONE = "expected", "novel", "junk", "none"
+MARKS = (EXPECTED, NOVEL, JUNK, NONE)
+KIND = "mark"  # of names in the catalog
+LONGEST_COMMENT = 1000  # characters
+
+
+def mark(assets: Sequence[str], what: str, by: str, ws: Workspace, *, report_id: str = "", comment: str = "") -> list[Mark]:
+    """Mark assets, given by their ids or the first digits of them; a mark that stands already is left as it is.
+
+    what: `expected` (its like is no news: it is in every later reference), `novel` (its like is wanted: it stays out of references), `junk` (it
+    should not be there: it stays out of references and is quarantined by the next check), `none` (as if never marked). by: who says so. Raises
+    UnknownRecord for an asset that was never ingested, ConfigError for another mark, InvalidInput without a name.
+    """
+    if what not in MARKS:
+        raise ConfigError(f"{what!r} is no mark: expected one of {', '.join(MARKS)}. {nearest(what, list(MARKS))}")
+    if not by.strip() or len(comment) > LONGEST_COMMENT:
+        raise InvalidInput(f"A mark needs the name of who makes it, and a comment of {LONGEST_COMMENT} characters at most.")
+    found = [resolve(text, ws) for text in dict.fromkeys(assets)]
+    return [_mark(asset_id, what, by.strip(), report_id, comment, ws) for asset_id in found]
+
+
+def standing_marks(ws: Workspace) -> dict[str, Mark]:
+    """asset_id to the mark that stands; assets without one are not in it."""
+    records = {record.id: record for record in ws.catalog.records(Mark.stage) if isinstance(record, Mark)}
+    named = {name.name: records[name.record_id] for name in ws.catalog.names() if name.kind == KIND and name.record_id in records}
+    return {asset_id: one for asset_id, one in sorted(named.items()) if one.mark != NONE}
+
+
+def said_of(asset_id: str, ws: Workspace) -> list[Mark]:
+    """All that was ever said of an asset, newest first."""
+    return [record for record in ws.catalog.records(Mark.stage) if isinstance(record, Mark) and record.asset_id == asset_id]
+
+
+def resolve(text: str, ws: Workspace) -> str:
+    """The whole id of an asset that was ingested. Raises UnknownRecord when there is none, or several begin like this."""
+    found = set(_indexed(text, ws))
+    if not found and is_content_id(text):
+        found = {text} if any(text in _assets(manifest, ws) for manifest in _manifests(ws)) else set()
+    if len(found) != 1:
+        raise UnknownRecord(f"{'No' if not found else 'More than one'} asset starts with {text[:64]!r}. Give more of its id; `discovery search` and `discovery score` show ids.")
+    return found.pop()
+
+
+def _indexed(text: str, ws: Workspace) -> Iterable[str]:
+    if len(text) < 4 or not text.isalnum():
+        return []
+    snapshots = [head_snapshot(head.encoder_id, ws) for head in ws.catalog.heads()]
+    return {found for snapshot in snapshots if snapshot is not None for found in open_index(snapshot, ws).starting_with(text)}
+
+
+def _manifests(ws: Workspace) -> list[Manifest]:
+    return [record for record in ws.catalog.records(Manifest.stage) if isinstance(record, Manifest)]
+
+
+def _assets(manifest: Manifest, ws: Workspace) -> set[str]:
+    return set(ws.store.peek_columns(manifest, ["asset_id"])["asset_id"].to_pylist())
+
+
+def _mark(asset_id: str, what: str, by: str, report_id: str, comment: str, ws: Workspace) -> Mark:
+    before = ws.catalog.get_name(KIND, asset_id)
+    if before is not None:
+        stands = ws.store.load_record(Mark, before)
+        if stands is not None and (stands.mark, stands.by, stands.comment) == (what, by, comment):
+            return stands
+    created_at = ws.clock()
+    key = content_id([Mark.stage, Mark.version, asset_id, what, by, comment, report_id, created_at, before])
+    inputs = (report_id,) if report_id else ()
+    made = ws.commit(Mark(id=key, inputs=inputs, created_at=created_at, asset_id=asset_id, mark=what, by=by, comment=comment, report_id=report_id))
+    ws.catalog.set_name(KIND, asset_id, made.id)
+    return made
+
+
+def ids_marked(marks: dict[str, Mark], *kinds: str) -> np.ndarray:
+    """(n,) S64, ascending, of the assets with one of these marks."""
+    return np.array(sorted(asset_id for asset_id, one in marks.items() if one.mark in kinds), "S64")
