@@ -46,7 +46,7 @@ PARAMS = {
         "",
         type=["null", "string"],
         title="Reference",
-        description="Dataset version name@number; empty: everything indexed before",
+        description="name@number, source:URI, manifest:ID, where:SQL or all; empty: everything indexed before",
         section="Encoder and reference",
     ),
     "spec": Param(

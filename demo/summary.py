@@ -47,6 +47,9 @@ def print_summary(
         uri_of = {asset_id: path for path, asset_id in path_of.items()}
         for row in top_novel(novelty, ws, 5):
             print(f"  novelty {row['novelty']:.3f}  q {row['q_value']:.3f}  {uri_of[str(row['asset_id'])]}")
+        for theme in ws.store.read_table(novelty, "themes").to_pylist()[:5]:
+            said = ", ".join(f"{word} {count}" for word, count in zip(theme["words"], theme["word_assets"], strict=True))
+            print(f"  theme of {theme['assets']:3}  {said or uri_of[theme['exemplar']]}")
         groups = duplicate_groups(duplicates, ws)
         print(f"\n── Duplicates: {duplicates.exact_groups} exact and {duplicates.near_groups} near groups " + "─" * 36)
         for group in groups[:3]:

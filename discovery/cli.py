@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import getpass
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from discovery.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from discovery.stages.search import SearchAnswer, SecondLook
+    from discovery.types import Mark
 
 Answer = dict[str, Any]
 Command = Callable[[argparse.Namespace, Workspace], Answer]
@@ -123,6 +125,7 @@ def configured(options: argparse.Namespace) -> Config:
     return config.replace(**changes) if changes else config
 
 
+REFERENCE_HELP = "what novelty is measured against: name@number, source:URI, manifest:ID, where:SQL, or all; default: what was indexed before"
 OPTION_SETTINGS = {
     "encoder": ("encoder", "name"),
     "weights": ("encoder", "weights"),
@@ -157,7 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("source", nargs="+")
     run.add_argument("--spec", help="collection spec (YAML) to curate and publish; default: a diverse tenth")
     run.add_argument("--no-curate", action="store_true", help="stop after the index")
-    run.add_argument("--reference", default="", help="novelty against this version, name@number")
+    run.add_argument("--reference", default="", help=REFERENCE_HELP)
     run.add_argument("--fdr", type=float, help="false-discovery rate of novelty")
     run.add_argument("--max-rejected", type=int)
     computing(run)
@@ -179,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--label-pairs", type=Path, metavar="FILE", help="only write about 200 pairs, near to far, to be labelled (CSV)")
             command.add_argument("--labelled", type=Path, metavar="FILE", help="only tell what labelled pairs say of the threshold")
         if name == "score":
-            command.add_argument("--reference", default="", help="version name@number; default: the index before it")
+            command.add_argument("--reference", default="", help=REFERENCE_HELP)
             command.add_argument("--fdr", type=float)
         if name == "index":
             command.add_argument("--audit", action="store_true", help="only measure the recall of the current index again")
@@ -206,6 +209,12 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--diverse", action="store_true", help="pictures that differ from one another, out of three times as many")
     search.add_argument("--queries", type=Path, metavar="FILE", help="many searches at once: a file with an asset id or the path of a picture on each line")
     computing(search)
+    mark = add("mark", "say of assets that they are expected, novel or junk; it enters the next reference and the next check")
+    mark.add_argument("what", choices=("expected", "novel", "junk", "none"), help="'expected': its like is no news; 'novel': its like goes on being found; 'junk': should not be there; 'none': take back")
+    mark.add_argument("asset", nargs="+", help="id, or its first digits")
+    mark.add_argument("--by", default="", help="who says so; default: the name of the user of this machine")
+    mark.add_argument("--comment", default="")
+    add("marks", "what was said of assets, by whom and when").add_argument("asset", nargs="?", help="all that was said of this one")
     maintain = add("maintain", "merge index segments when there are many, and tell what the configured encoder lacks and would cost")
     maintain.add_argument("--compact", action="store_true", help="merge all segments, however few there are")
     maintain.add_argument("--dry-run", action="store_true", help="only tell")
@@ -355,20 +364,41 @@ def _dedupe(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 def _score(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.dedupe import dedupe
-    from discovery.stages.score import score, top_novel
+    from discovery.stages.score import score, top_novel, top_rare
 
     manifest = _manifests(options, ws)[-1]
     embeddings = _embeddings(manifest, ws)
     report = score(manifest, embeddings, dedupe(manifest, embeddings, ws), ws, options.reference)
-    top = [{key: row[key] for key in ("asset_id", "novelty", "p_value", "q_value", "nearest")} for row in top_novel(report, ws)]
+    shown = ("asset_id", "novelty", "percentile", "p_value", "q_value", "is_novel", "theme", "nearest")
+    rare = ("asset_id", "density", "rare_q_value", "nearest")
+    names = ("candidates", "references", "reference", "calibration_rows", "guarantee", "fdr", "novel", "shifted", "null_fraction", "moved", "rare", "far_out", "hidden", "note")
     return {
         "report_id": report.id,
-        "candidates": report.candidates,
-        "novel": report.novel,
-        "shifted": report.shifted,
-        "note": report.note,
-        "top": top,
+        **{name: list(value) if isinstance(value := getattr(report, name), tuple) else value for name in names},
+        "themes": ws.store.read_table(report, "themes").to_pylist() if any(ref.role == "themes" for ref in report.files) else [],
+        "top": [{key: row.get(key) for key in shown} for row in top_novel(report, ws)],
+        "top_rare": [{key: row[key] for key in rare} for row in top_rare(report, ws)],
     }
+
+
+def _mark(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.find_asset import find_asset
+    from discovery.stages.marks import mark
+
+    assets = [find_asset(text, ws) for text in options.asset]
+    return {"marks": [_said(one) for one in mark(assets, options.what, options.by or getpass.getuser(), ws, comment=options.comment)]}
+
+
+def _marks(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.find_asset import find_asset
+    from discovery.stages.marks import said_of, standing_marks
+
+    marks = said_of(find_asset(options.asset, ws), ws.catalog) if options.asset else list(standing_marks(ws.catalog).values())
+    return {"marks": [_said(one) for one in marks]}
+
+
+def _said(one: Mark) -> Answer:
+    return {"asset_id": one.asset_id, "mark": one.mark, "by": one.by, "at": one.created_at, "comment": one.comment, "report_id": one.report_id}
 
 
 def _index(options: argparse.Namespace, ws: Workspace) -> Answer:
@@ -533,7 +563,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
-    "regions": _regions, "search": _search, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
+    "regions": _regions, "search": _search, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip
 

@@ -83,7 +83,7 @@ class DiscoveryPlugin(AirflowPlugin):
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """Evaluated by the API server alone, and once."""
         from discovery.airflow.connections import configured
-        from discovery.web.airflow_auth import airflow_user
+        from discovery.web.airflow_auth import airflow_marker, airflow_user
         from discovery.web.app import create_app
 
-        return [{"app": create_app(airflow_user(), configured), "url_prefix": "/discovery", "name": "Discovery API"}]
+        return [{"app": create_app(airflow_user(), configured, airflow_marker()), "url_prefix": "/discovery", "name": "Discovery API"}]

@@ -134,7 +134,7 @@ def score(params: Mapping[str, Any], manifest: Json, embeddings: Json, duplicate
     with task_workspace(params) as ws:
         reference = str(params.get("reference") or "")
         report = stage(_manifest(manifest), _embeddings(embeddings), _duplicates(duplicates), ws, reference)
-        return done(report, ws, candidates=report.candidates, novel=report.novel, shifted=report.shifted, note=report.note or "-")
+        return done(report, ws, candidates=report.candidates, reference=report.reference or "-", novel=report.novel, themes=report.themes, rare=report.rare, shifted=report.shifted, note=report.note or "-")
 
 
 def index(params: Mapping[str, Any], manifest: Json, embeddings: Json, duplicates: Json) -> Json:

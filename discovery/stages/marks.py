@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from discovery.adapters.catalog import Catalog
 from discovery.addressing import content_id, is_content_id
-from discovery.errors import ConfigError, InvalidInput, UnknownRecord, nearest
-from discovery.stages.history import head_snapshot
-from discovery.stages.open_index import open_index
-from discovery.types import Manifest, Mark
+from discovery.errors import ConfigError, InvalidInput, nearest
+from discovery.types import Mark
 from discovery.workspace import Workspace
 
 EXPECTED, NOVEL, JUNK, NONE = "expected", "novel", "junk", "none"
@@ -20,55 +19,31 @@ LONGEST_COMMENT = 1000  # characters
 
 
 def mark(assets: Sequence[str], what: str, by: str, ws: Workspace, *, report_id: str = "", comment: str = "") -> list[Mark]:
-    """Mark assets, given by their ids or the first digits of them; a mark that stands already is left as it is.
+    """Mark assets, given by their whole ids (`find_asset` finds them); a mark that stands already is left as it is.
 
     what: `expected` (its like is no news: it is in every later reference), `novel` (its like is wanted: it stays out of references), `junk` (it
     should not be there: it stays out of references and is quarantined by the next check), `none` (as if never marked). by: who says so. Raises
-    UnknownRecord for an asset that was never ingested, ConfigError for another mark, InvalidInput without a name.
+    ConfigError for another mark, InvalidInput without a name or for what is no id.
     """
     if what not in MARKS:
         raise ConfigError(f"{what!r} is no mark: expected one of {', '.join(MARKS)}. {nearest(what, list(MARKS))}")
     if not by.strip() or len(comment) > LONGEST_COMMENT:
         raise InvalidInput(f"A mark needs the name of who makes it, and a comment of {LONGEST_COMMENT} characters at most.")
-    found = [resolve(text, ws) for text in dict.fromkeys(assets)]
-    return [_mark(asset_id, what, by.strip(), report_id, comment, ws) for asset_id in found]
+    if wrong := [text for text in assets if not is_content_id(text)]:
+        raise InvalidInput(f"{wrong[0][:80]!r} is no whole id of an asset.")
+    return [_mark(asset_id, what, by.strip(), report_id, comment, ws) for asset_id in dict.fromkeys(assets)]
 
 
-def standing_marks(ws: Workspace) -> dict[str, Mark]:
+def standing_marks(catalog: Catalog) -> dict[str, Mark]:
     """asset_id to the mark that stands; assets without one are not in it."""
-    records = {record.id: record for record in ws.catalog.records(Mark.stage) if isinstance(record, Mark)}
-    named = {name.name: records[name.record_id] for name in ws.catalog.names() if name.kind == KIND and name.record_id in records}
+    records = {record.id: record for record in catalog.records(Mark.stage) if isinstance(record, Mark)}
+    named = {name.name: records[name.record_id] for name in catalog.names() if name.kind == KIND and name.record_id in records}
     return {asset_id: one for asset_id, one in sorted(named.items()) if one.mark != NONE}
 
 
-def said_of(asset_id: str, ws: Workspace) -> list[Mark]:
+def said_of(asset_id: str, catalog: Catalog) -> list[Mark]:
     """All that was ever said of an asset, newest first."""
-    return [record for record in ws.catalog.records(Mark.stage) if isinstance(record, Mark) and record.asset_id == asset_id]
-
-
-def resolve(text: str, ws: Workspace) -> str:
-    """The whole id of an asset that was ingested. Raises UnknownRecord when there is none, or several begin like this."""
-    found = set(_indexed(text, ws))
-    if not found and is_content_id(text):
-        found = {text} if any(text in _assets(manifest, ws) for manifest in _manifests(ws)) else set()
-    if len(found) != 1:
-        raise UnknownRecord(f"{'No' if not found else 'More than one'} asset starts with {text[:64]!r}. Give more of its id; `discovery search` and `discovery score` show ids.")
-    return found.pop()
-
-
-def _indexed(text: str, ws: Workspace) -> Iterable[str]:
-    if len(text) < 4 or not text.isalnum():
-        return []
-    snapshots = [head_snapshot(head.encoder_id, ws) for head in ws.catalog.heads()]
-    return {found for snapshot in snapshots if snapshot is not None for found in open_index(snapshot, ws).starting_with(text)}
-
-
-def _manifests(ws: Workspace) -> list[Manifest]:
-    return [record for record in ws.catalog.records(Manifest.stage) if isinstance(record, Manifest)]
-
-
-def _assets(manifest: Manifest, ws: Workspace) -> set[str]:
-    return set(ws.store.peek_columns(manifest, ["asset_id"])["asset_id"].to_pylist())
+    return [record for record in catalog.records(Mark.stage) if isinstance(record, Mark) and record.asset_id == asset_id]
 
 
 def _mark(asset_id: str, what: str, by: str, report_id: str, comment: str, ws: Workspace) -> Mark:

@@ -60,7 +60,7 @@ def reference_of(text: str, manifest: Manifest, encoder_id: str, ws: Workspace) 
 
 def _after_marks(found: AssetSet, label: str, is_fixed: bool, before: IndexSnapshot | None, ws: Workspace) -> Reference:
     index = open_index(found.snapshot, ws)
-    marks = standing_marks(ws)
+    marks = standing_marks(ws.catalog)
     out = np.intersect1d(ids_marked(marks, NOVEL, JUNK), index.ids(found.rows))
     rows = np.setdiff1d(found.rows, index.find(out)) if len(out) else found.rows
     extra = np.setdiff1d(ids_marked(marks, EXPECTED), index.ids(rows))

@@ -1,4 +1,4 @@
-"""Who may look, as Airflow decides: callers whom its auth manager lets see the website. Nobody, when that cannot be asked."""
+"""Who may look and who may mark, as Airflow decides: those whom its auth manager lets see the website, or start runs. Nobody, when it cannot be asked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import HTTPException
+from fastapi import Depends, HTTPException
 
 log = logging.getLogger(__name__)
 
@@ -27,3 +27,22 @@ def airflow_user() -> Callable[..., Any]:
         log.exception("Airflow's caller check could not be loaded; the discovery pages refuse everyone")
         return refuse_everyone
     return check
+
+
+def airflow_marker() -> Callable[..., Any]:
+    """A FastAPI dependency: the name of a caller who may start `visual_discovery`; 401 or 403 for all others."""
+    try:
+        from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+        from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
+
+        may_run = requires_access_dag("POST", DagAccessEntity.RUN, "visual_discovery")
+    except Exception:  # as above
+        log.exception("Airflow's caller check could not be loaded; nobody may mark")
+        return refuse_everyone
+
+    the_user, may = Depends(get_user), Depends(may_run)
+
+    def who(user: Any = the_user, allowed: None = may) -> str:
+        return str(user.get_name())
+
+    return who

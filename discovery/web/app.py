@@ -1,4 +1,4 @@
-"""The pages and their API as one FastAPI app; every route stands behind the caller check that it is given.
+"""The pages and their API as one FastAPI app; every route stands behind the caller check that it is given, and marks behind another besides.
 
 Airflow does not authenticate a plugin's app, and neither mounts nor the documentation routes inherit an app's dependencies, so
 there are no mounts and no documentation routes, and static files are a route like any other. The same app serves without
@@ -10,22 +10,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from discovery.addressing import is_content_id
 from discovery.config import Config, load_config
 from discovery.errors import DiscoveryError, UnknownRecord
+from discovery.types import NoveltyReport
 from discovery.web.headers import SecurityHeaders
 from discovery.web.read_model.assets import AssetView, asset_view
 from discovery.web.read_model.duplicates import DuplicatesView, Kind, duplicates_view
 from discovery.web.read_model.library import Library
-from discovery.web.read_model.novelty import NoveltyView, novel_view
+from discovery.web.read_model.novelty import NoveltyView, Show, novel_view
 from discovery.web.read_model.runs import Overview, Rejections, Run, overview, rejections, run
 from discovery.web.read_model.versions import VersionsView, VersionView, version_view, versions_view
 
@@ -38,11 +40,41 @@ Id = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$")]
 QueryId = Annotated[str | None, Query(pattern=r"^[0-9a-f]{64}$")]
 Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 Limit = Annotated[int, Query(ge=1, le=200)]
+ThemeNumber = Annotated[int | None, Query(ge=0, le=1_000_000)]
+MOST_MARKED = 500  # assets in one request
+OUR_PAGE = "x-discovery"  # a header that no other site can send without being asked for first
 Split = Annotated[str | None, Query(max_length=100)]
 
 
-def create_app(require_user: Callable[..., Any], config: Config | Callable[[], Config] = load_config) -> FastAPI:
+class MarkRequest(BaseModel):
+    """What a person says of assets of one novelty report."""
+
+    model_config = ConfigDict(extra="forbid")
+    report: str = Field(pattern=r"^[0-9a-f]{64}$")
+    assets: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(min_length=1, max_length=MOST_MARKED)
+    mark: Literal["expected", "novel", "junk", "none"]
+    comment: str = Field("", max_length=1000)
+
+
+class MarkAnswer(BaseModel):
+    """How many assets have the mark now, and who said so."""
+
+    mark: str
+    by: str
+    assets: int
+
+
+def nobody_marks() -> str:
+    """The check where nobody was named who may mark."""
+    raise HTTPException(403, "Marks cannot be made here. `discovery mark` makes them.")
+
+
+def create_app(
+    require_user: Callable[..., Any], config: Config | Callable[[], Config] = load_config, who_marks: Callable[..., Any] = nobody_marks
+) -> FastAPI:
     """The app. require_user: a FastAPI dependency that raises HTTPException for callers who may not look.
+
+    who_marks: one that gives the name of a caller who may mark assets, and raises HTTPException for all others.
 
     config: settings, or what reads them; it is called on first use, so that a wrong setting is told to the reader of the page and
     does not stop the server that the pages live in.
@@ -88,8 +120,12 @@ def create_app(require_user: Callable[..., Any], config: Config | Callable[[], C
         return rejections(library(), manifest_id, offset, limit)
 
     @app.get("/api/novel")
-    def api_novel(report: QueryId = None, only_novel: bool = False, offset: Offset = 0, limit: Limit = 48) -> NoveltyView:
-        return novel_view(library(), report, only_novel, offset, limit)
+    def api_novel(report: QueryId = None, show: Show = "all", theme: ThemeNumber = None, offset: Offset = 0, limit: Limit = 48) -> NoveltyView:
+        return novel_view(library(), report, show, theme, offset, limit)
+
+    @app.post("/api/mark", dependencies=[Depends(from_our_page)])
+    def api_mark(asked: MarkRequest, by: str = Depends(who_marks)) -> MarkAnswer:
+        return _mark(library(), asked, by)
 
     @app.get("/api/duplicates")
     def api_duplicates(report: QueryId = None, kind: Kind = "all", offset: Offset = 0, limit: Limit = 30) -> DuplicatesView:
@@ -118,6 +154,26 @@ def create_app(require_user: Callable[..., Any], config: Config | Callable[[], C
         return Response(webp, media_type="image/webp", headers=headers)
 
     return app
+
+
+def from_our_page(request: Request) -> None:
+    """Refuses what another site made a browser send with its user's cookie."""
+    if OUR_PAGE not in request.headers or request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise HTTPException(403, f"Marks are made from the discovery pages, or with the header {OUR_PAGE}.")
+
+
+def _mark(library: Library, asked: MarkRequest, by: str) -> MarkAnswer:
+    """Mark assets of a report, or of its calibration. Raises UnknownRecord for an asset that is not in it."""
+    from discovery.stages.marks import mark
+    from discovery.workspace import open_workspace
+
+    report = library.get(NoveltyReport, asked.report)
+    shown = {i for role in ("table", "calibration") if any(ref.role == role for ref in report.files) for i in library.table(report, ("asset_id",), role)["asset_id"].to_pylist()}
+    if unknown := [asset_id for asset_id in asked.assets if asset_id not in shown]:
+        raise UnknownRecord(f"Asset {unknown[0][:12]}… is not in this report.")
+    with open_workspace(library.config) as ws:
+        made = mark(asked.assets, asked.mark, by, ws, report_id=report.id, comment=asked.comment)
+    return MarkAnswer(mark=asked.mark, by=by, assets=len(made))
 
 
 def _file(file: Path, media_type: str, request: Request) -> Response:

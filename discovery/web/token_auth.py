@@ -33,14 +33,25 @@ def require_token(token: str) -> Callable[[Request], None]:
     return check
 
 
+def token_holder(request: Request) -> str:
+    """A FastAPI dependency for callers whom `require_token` let in: the user name that came with the token, `token` without one."""
+    return _parts(request.headers.get("authorization", ""))[0] or "token"
+
+
 def _given(header: str) -> str:
     """The token in an Authorization header; empty when there is none."""
+    return _parts(header)[1]
+
+
+def _parts(header: str) -> tuple[str, str]:
+    """User name and token."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer":
-        return value.strip()
+        return "", value.strip()
     if scheme.lower() == "basic":
         try:
-            return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+            name, _, token = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+            return name, token
         except (binascii.Error, ValueError):
-            return ""
-    return ""
+            return "", ""
+    return "", ""

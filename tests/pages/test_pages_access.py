@@ -13,10 +13,11 @@ from fastapi.testclient import TestClient
 from discovery.config import Config
 from discovery.errors import ConfigError
 from discovery.stages.history import current_snapshot
-from discovery.types import Manifest
+from discovery.stages.score import top_novel
+from discovery.types import Manifest, NoveltyReport
 from discovery.web.airflow_auth import refuse_everyone
 from discovery.web.app import create_app
-from discovery.web.token_auth import require_token
+from discovery.web.token_auth import require_token, token_holder
 from discovery.workspace import open_workspace
 
 TOKEN = "a token that nobody guesses"
@@ -50,7 +51,7 @@ def reader(app: FastAPI) -> TestClient:
 
 def paths(app: FastAPI, names: dict[str, str]) -> list[str]:
     assert all(isinstance(route, APIRoute) for route in app.routes)  # a mount would skip the check
-    return [route.path.format(**names) for route in app.routes if isinstance(route, APIRoute)]
+    return [route.path.format(**names) for route in app.routes if isinstance(route, APIRoute) and "GET" in route.methods]
 
 
 def test_every_route_refuses_anonymous_callers_and_answers_readers(
@@ -65,8 +66,49 @@ def test_every_route_refuses_anonymous_callers_and_answers_readers(
         assert reader.get(path).status_code == 200, path
 
 
-def test_every_route_only_reads(app: FastAPI) -> None:
-    assert {method for route in app.routes if isinstance(route, APIRoute) for method in route.methods} == {"GET"}
+def test_every_route_only_reads_but_the_one_that_marks(app: FastAPI) -> None:
+    writing = {route.path for route in app.routes if isinstance(route, APIRoute) and route.methods != {"GET"}}
+    assert writing == {"/api/mark"}
+
+
+@pytest.fixture
+def wish(store_config: Config) -> dict[str, object]:
+    """A mark of the most novel asset of the newest report."""
+    with open_workspace(store_config) as ws:
+        report = ws.catalog.records(NoveltyReport.stage)[0]
+        assert isinstance(report, NoveltyReport)
+        return {"report": report.id, "assets": [top_novel(report, ws, 1)[0]["asset_id"]], "mark": "novel"}
+
+
+PAGE = {"X-Discovery": "page"}
+
+
+def test_marks_are_made_by_those_who_may_and_from_our_page_alone(store_config: Config, app: FastAPI, anonymous: TestClient, reader: TestClient, wish: dict[str, object]) -> None:
+    marking = TestClient(create_app(require_token(TOKEN), store_config, token_holder), auth=("ana", TOKEN))
+    assert anonymous.post("/api/mark", json=wish, headers=PAGE).status_code == 401
+    refused = reader.post("/api/mark", json=wish, headers=PAGE)
+    assert refused.status_code == 403 and "discovery mark" in refused.json()["error"]["message"]  # nobody was named who may
+    for foreign in ({}, {**PAGE, "Sec-Fetch-Site": "cross-site"}, {**PAGE, "Sec-Fetch-Site": "same-site"}):
+        assert marking.post("/api/mark", json=wish, headers=foreign).status_code == 403
+    made = marking.post("/api/mark", json=wish, headers={**PAGE, "Sec-Fetch-Site": "same-origin"})
+    assert made.status_code == 200 and made.json() == {"mark": "novel", "by": "ana", "assets": 1}
+    (asset,) = wish["assets"]  # type: ignore[misc]
+    shown = marking.get("/api/novel").json()["candidates"][0]
+    assert (shown["asset_id"], shown["mark"]) == (asset, "novel")
+    (said,) = marking.get(f"/api/asset/{asset}").json()["marks"]
+    assert (said["mark"], said["by"], said["comment"]) == ("novel", "ana", "") and said["at"]
+    assert marking.post("/api/mark", json={**wish, "mark": "none"}, headers=PAGE).status_code == 200
+    assert marking.get("/api/novel").json()["candidates"][0]["mark"] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [({"mark": "odd"}, 422), ({"assets": []}, 422), ({"assets": ["../x"]}, 422), ({"assets": ["0" * 64]}, 404), ({"report": "0" * 64}, 404), ({"more": 1}, 422), ({"comment": "x" * 1001}, 422)],
+)
+def test_what_is_no_mark_is_refused(store_config: Config, wish: dict[str, object], change: dict[str, object], status: int) -> None:
+    marking = TestClient(create_app(lambda: None, store_config, lambda: "ana"))
+    answer = marking.post("/api/mark", json={**wish, **change}, headers=PAGE)
+    assert answer.status_code == status and set(answer.json()) == {"error"}
 
 
 def test_when_airflow_cannot_be_asked_nobody_is_let_in(store_config: Config, names: dict[str, str]) -> None:

@@ -36,7 +36,18 @@ class AssetNovelty:
     q_value: float | None
     is_novel: bool
     fdr: float
+    is_rare: bool
     nearest: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a person said of it: a mark, who and when."""
+
+    mark: str
+    by: str
+    at: str
+    comment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,7 @@ class AssetView:
     novelty: AssetNovelty | None
     group: AssetGroup | None
     versions: tuple[Membership, ...]
+    marks: tuple[Said, ...]
 
 
 def asset_view(library: Library, asset_id: str) -> AssetView:
@@ -98,6 +110,7 @@ def asset_view(library: Library, asset_id: str) -> AssetView:
         modified_at=listing.modified_at, manifest_id=first.id, first_seen=first.created_at,
         quality=_quality(library, asset_id, chain.quality), novelty=_novelty(library, asset_id, chain, listing),
         group=_group(library, asset_id), versions=_memberships(library, asset_id),
+        marks=tuple(Said(one.mark, one.by, one.created_at, one.comment) for one in library.said_of(asset_id)),
     )  # fmt: skip
 
 
@@ -120,7 +133,7 @@ def _novelty(library: Library, asset_id: str, chain: Chain, listing: Listing) ->
     located = library.locate(row["nearest"], [listing.manifest_id])
     return AssetNovelty(
         report.id, report.created_at, finite(row["novelty"]), finite(row["p_value"]), finite(row["q_value"]),
-        bool(row["is_novel"]), report.fdr, tuple(neighbours_of(row["nearest"], row["nearest_distance"], located)),
+        bool(row["is_novel"]), report.fdr, bool(row.get("is_rare")), tuple(neighbours_of(row["nearest"], row["nearest_distance"], located)),
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from discovery.adapters.catalog import Catalog, VersionRow
 from discovery.adapters.storage import Store
 from discovery.config import Config
 from discovery.errors import UnknownRecord
-from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, NoveltyReport, QualityReport, Record
+from discovery.stages.marks import said_of, standing_marks
+from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, Mark, NoveltyReport, QualityReport, Record
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -139,6 +140,16 @@ class Library:
         """Every numbered version, newest first."""
         catalog = self.catalog
         return catalog.versions() if catalog else []
+
+    def marks(self) -> dict[str, str]:
+        """asset_id to the mark that stands, of those that have one."""
+        catalog = self.catalog
+        return {asset_id: said.mark for asset_id, said in standing_marks(catalog).items()} if catalog else {}
+
+    def said_of(self, asset_id: str) -> list[Mark]:
+        """All that people said of an asset, newest first."""
+        catalog = self.catalog
+        return said_of(asset_id, catalog) if catalog else []
 
     def head(self) -> IndexSnapshot | None:
         """The current index snapshot; with several encoders, the one that was swapped in most recently."""

@@ -60,9 +60,10 @@ function about(a) {
         fact("first seen", when(a.first_seen)),
         fact("quality", !a.quality ? "not checked" : a.quality.is_quarantined ? el("span", { class: "bad" }, `quarantined: ${a.quality.failed.map(words).join(", ")}`) : el("span", { class: "good" }, "accepted")),
         fact("novelty", a.novelty && a.novelty.novelty !== null
-          ? [a.novelty.is_novel ? [el("span", { class: "badge novel" }, "novel"), " "] : null, `${fixed(a.novelty.novelty)}`, el("span", { class: "soft" }, `  p ${fixed(a.novelty.p_value, 4)} · q ${fixed(a.novelty.q_value)} · FDR ${a.novelty.fdr}`)]
+          ? [a.novelty.is_novel ? [el("span", { class: "badge novel" }, "novel"), " "] : a.novelty.is_rare ? [el("span", { class: "badge rare" }, "rare"), " "] : null, `${fixed(a.novelty.novelty)}`, el("span", { class: "soft" }, `  p ${fixed(a.novelty.p_value, 4)} · q ${fixed(a.novelty.q_value)} · FDR ${a.novelty.fdr}`)]
           : "not scored: it came before there was a reference, or is a copy"),
         fact("copies", copies ? `${count(a.group.members.length - 1)} in its group, this one is ${a.group.relation === "keeper" ? "the keeper" : words(a.group.relation)}` : "none known"),
+        fact("marked", a.marks.length ? a.marks.map((said) => el("div", {}, said.mark === "none" ? "taken back" : said.mark, el("span", { class: "soft" }, ` by ${said.by}, `, when(said.at)), said.comment ? ` ${said.comment}` : null)) : "by nobody"),
         fact("member of", a.versions.length
           ? a.versions.map((v) => el("div", {}, el("a", { href: query("#versions", { version: v.version_id }) }, `${v.name}@${v.number}`), el("span", { class: "soft" }, ` ${v.split} · ${v.reason}`)))
           : "no version"))),

@@ -150,7 +150,7 @@ export async function oneRun() {
   }
   const [run, novel, made] = await Promise.all([
     ids.ingest ? get(`api/run/${ids.ingest}`) : null,
-    ids.score ? get(query("api/novel", { report: ids.score, only_novel: true, limit: STRIP })) : null,
+    ids.score ? get(query("api/novel", { report: ids.score, show: "novel", limit: STRIP })) : null,
     ids.curate ? get(query(`api/version/${ids.curate}`, { limit: 2 * STRIP })) : null,
   ]);
   return [

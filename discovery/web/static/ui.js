@@ -41,10 +41,15 @@ export function place(uri) {
 }
 
 /** JSON of the API, one shape of error. */
-export async function get(path) {
+export const get = (path) => ask(path, { headers: { Accept: "application/json" } });
+
+/** The same, of a change. The header tells the server that no other site sent it. */
+export const post = (path, body) => ask(path, { method: "POST", headers: { Accept: "application/json", "Content-Type": "application/json", "X-Discovery": "page" }, body: JSON.stringify(body) });
+
+async function ask(path, request) {
   let answer;
   try {
-    answer = await fetch(path, { headers: { Accept: "application/json" } });
+    answer = await fetch(path, request);
   } catch {
     throw new Error("The server does not answer. Check that it runs, then try again.");
   }
@@ -187,3 +192,26 @@ export function nothing(title, text, command, dag) {
 export const NOTHING_YET = () => nothing(
   "Nothing has come in yet", "Trigger the DAG visual_discovery with a folder or a bucket of pictures. What it finds appears here.",
   "discovery run SOURCE", "visual_discovery");
+
+const MARKS = [["expected", "its like is no news: it will be in every reference"], ["novel", "its like is wanted: it stays out of references, so that more of it is found"], ["junk", "should not be here: it stays out of references, and the next check quarantines it"]];
+
+/** Buttons that say what an asset is; pressed again, the mark is taken back. */
+export function marks(assetId, report, mark) {
+  const said = el("span", { class: "said", role: "status" });
+  const buttons = MARKS.map(([name, why]) => el("button", { class: "quiet small", type: "button", title: `${name}: ${why}`, "data-mark": name, "aria-pressed": String(name === mark), onclick: () => change(name) }, name));
+  async function change(name) {
+    const wanted = buttons.find((one) => one.dataset.mark === name).getAttribute("aria-pressed") === "true" ? "none" : name;
+    buttons.forEach((one) => { one.disabled = true; });
+    try {
+      const made = await post("api/mark", { report, assets: [assetId], mark: wanted });
+      buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.mark === wanted)));
+      said.textContent = wanted === "none" ? "taken back" : `by ${made.by}`;
+      said.className = "said";
+    } catch (error) {
+      said.textContent = error.message;
+      said.className = "said bad";
+    }
+    buttons.forEach((one) => { one.disabled = false; });
+  }
+  return el("div", { class: "marks", role: "group", "aria-label": "What it is" }, buttons, said);
+}
