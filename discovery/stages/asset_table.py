@@ -20,6 +20,7 @@ LISTED = (
     "source_uri", "format", "width_px", "height_px", "size_bytes", "modified_at", "folder", "orientation", *METADATA.names, "video_id", "frame_s",
     "capture", "burst",
 )  # fmt: skip
+SCORED = ("asset_id", "novelty", "p_value", "q_value", "is_novel", "density", "is_rare")
 NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-][0-9]+)?")  # as programs write them
 
 
@@ -39,7 +40,7 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
 
     Columns: asset_id, source_uri (its first), format, width_px, height_px, size_bytes, modified_at, folder, category (the folder's
     name), orientation, what its EXIF says (schemas.METADATA), video_id, frame_s, capture, burst, one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value,
-    q_value, is_novel, is_removed, manifest_id, report_id, and one for each name that a list used, of its type.
+    q_value, is_novel, density, is_rare, is_removed, manifest_id, report_id, and one for each name that a list used, of its type.
     """
     rows: dict[str, dict[str, Any]] = {}
     seen: set[tuple[str, ...]] = set()
@@ -64,7 +65,8 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
                 rows[row["asset_id"]].update(row)
     _add_duplicates(rows, snapshot, ws)
     for record in novelty:
-        for row in ws.store.read_table(record, columns=["asset_id", "novelty", "p_value", "q_value", "is_novel"]).to_pylist():
+        scored = ws.store.read_table(record)
+        for row in scored.select([name for name in SCORED if name in scored.column_names]).to_pylist():  # a report may be older than a column
             if row["asset_id"] in rows:
                 rows[row["asset_id"]].update(row)
     ordered = [rows[asset_id] for asset_id in sorted(rows)]
@@ -139,7 +141,7 @@ def _add_duplicates(rows: dict[str, dict[str, Any]], snapshot: IndexSnapshot, ws
         raise CorruptArtifact(f"Duplicate report {snapshot.duplicates_id} is missing. Run `discovery verify`.")
     for row in ws.store.read_table(report, columns=["asset_id", "group_id", "keeper_id", "component_id"]).to_pylist():
         if row["asset_id"] in rows:
-            rows[row["asset_id"]].update(row, is_keeper=row["keeper_id"] == row["asset_id"], is_novel=False)
+            rows[row["asset_id"]].update(row, is_keeper=row["keeper_id"] == row["asset_id"], is_novel=False, is_rare=False)
     for asset_id in sorted(rows):  # a group whose keeper is gone is kept by another
         keeper = rows.get(str(rows[asset_id].get("keeper_id")))
         if keeper is not None and keeper["is_removed"] and keeper["is_keeper"] and not rows[asset_id]["is_removed"]:
@@ -155,6 +157,6 @@ def _schema() -> pa.Schema:
             ("video_id", text), ("frame_s", number), ("capture", text), ("burst", text),
             *((name, number) for name in sorted(MEASURES)),
             ("group_id", text), ("component_id", text), ("is_keeper", pa.bool_()), ("novelty", number), ("p_value", number),
-            ("q_value", number), ("is_novel", pa.bool_()), ("is_removed", pa.bool_()), ("manifest_id", text), ("report_id", text),
+            ("q_value", number), ("is_novel", pa.bool_()), ("density", number), ("is_rare", pa.bool_()), ("is_removed", pa.bool_()), ("manifest_id", text), ("report_id", text),
         ]
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 
@@ -84,7 +85,8 @@ PAGE = {"X-Discovery": "page"}
 
 
 def test_marks_are_made_by_those_who_may_and_from_our_page_alone(store_config: Config, app: FastAPI, anonymous: TestClient, reader: TestClient, wish: dict[str, object]) -> None:
-    marking = TestClient(create_app(require_token(TOKEN), store_config, token_holder), auth=("ana", TOKEN))
+    basic = {"Authorization": f"Basic {base64.b64encode(f'ana:{TOKEN}'.encode()).decode()}"}
+    marking = TestClient(create_app(require_token(TOKEN), store_config, token_holder), headers=basic)
     assert anonymous.post("/api/mark", json=wish, headers=PAGE).status_code == 401
     refused = reader.post("/api/mark", json=wish, headers=PAGE)
     assert refused.status_code == 403 and "discovery mark" in refused.json()["error"]["message"]  # nobody was named who may

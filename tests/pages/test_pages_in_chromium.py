@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def address(store_config: Config) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(create_app(lambda: None, store_config), host="127.0.0.1", port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(lambda: None, store_config, lambda: "ana"), host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -85,10 +85,40 @@ def test_the_most_novel_asset_stands_beside_its_nearest_neighbour(page: Page, ad
     page.goto(f"{address}/#novel")
     first = page.locator(".card").first
     first.wait_for()
-    assert first.locator("img").count() == 2
+    assert first.locator(".pair img").count() == 2 and first.locator(".also img").count() == 4
     assert HOSTILE in first.inner_text()  # as text
     for picture in first.locator("img").all():
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_the_novel_are_in_themes_and_the_rare_in_a_list_of_their_own(page: Page, address: str) -> None:
+    page.goto(f"{address}/#novel")
+    themes = page.locator(".theme")
+    themes.first.wait_for()
+    assert sum(int(text.split()[0]) for text in themes.locator(".soft").all_inner_texts()) == int(page.get_by_role("link", name="Novel 1").inner_text().split()[1])
+    themes.first.click()
+    page.wait_for_url("**/#novel?*theme=0*")
+    page.locator(".card.is-novel").first.wait_for()
+    page.get_by_role("link", name="Rare").click()
+    page.wait_for_url("**/#novel?*show=rare*")
+    page.get_by_text("Not novel, but lonelier").or_(page.get_by_text("No candidate of this run is called rare")).first.wait_for()
+
+
+def test_a_mark_is_made_by_a_click_and_taken_back_by_another(page: Page, address: str) -> None:
+    page.goto(f"{address}/#novel")
+    button = page.locator(".card").first.get_by_role("button", name="expected")
+    button.click()
+    page.locator(".card").first.get_by_text("by ana").wait_for()
+    assert button.get_attribute("aria-pressed") == "true"
+    page.reload()
+    page.locator(".card").first.wait_for()
+    assert button.get_attribute("aria-pressed") == "true"
+    page.locator(".card .picture").first.click()
+    page.locator("#detail").get_by_text("by ana").first.wait_for()
+    page.keyboard.press("Escape")
+    button.click()
+    page.locator(".card").first.get_by_text("taken back").wait_for()
+    assert button.get_attribute("aria-pressed") == "false"
 
 
 def test_a_file_name_is_never_markup(page: Page, address: str) -> None:
