@@ -215,6 +215,11 @@ def build_parser() -> argparse.ArgumentParser:
     mark.add_argument("--by", default="", help="who says so; default: the name of the user of this machine")
     mark.add_argument("--comment", default="")
     add("marks", "what was said of assets, by whom and when").add_argument("asset", nargs="?", help="all that was said of this one")
+    drifting = add("drift", "how one set of assets differs from another, with a page")
+    drifting.add_argument("a", metavar="A", help="name@3 (a version), source:URI, 'where:SQL expression', manifest:ID, or all")
+    drifting.add_argument("b", metavar="B", help="the set that is compared with A")
+    drifting.add_argument("--out", type=Path, metavar="FILE", help="where the page is written; default drift-ID.html in this folder")
+    drifting.add_argument("--publish", action="store_true", help="show it in MLflow as well")
     maintain = add("maintain", "merge index segments when there are many, and tell what the configured encoder lacks and would cost")
     maintain.add_argument("--compact", action="store_true", help="merge all segments, however few there are")
     maintain.add_argument("--dry-run", action="store_true", help="only tell")
@@ -507,6 +512,31 @@ def _regions(options: argparse.Namespace, ws: Workspace) -> Answer:
     }
 
 
+def _drift(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.publish import publish_drift
+    from discovery.stages.asset_sets import find_set
+    from discovery.stages.drift import drift, measures_of
+
+    report = drift(find_set(options.a, ws), find_set(options.b, ws), ws)
+    page = options.out or Path(f"drift-{report.id[:12]}.html")
+    try:
+        page.write_bytes(ws.store.read_file(report, "report"))
+    except OSError as error:
+        raise translate(error, f"Writing {page}") from error
+    return {
+        "report_id": report.id,
+        "p_value": report.p_value,
+        "auc": report.auc,
+        "auc_interval": [report.auc_low, report.auc_high],
+        "is_drifted": report.is_drifted,
+        "measures": [dataclasses.asdict(one) for one in measures_of(report, ws)],
+        "lacking": {"a_not_in_b": report.a.lacking, "b_not_in_a": report.b.lacking},
+        "note": report.note,
+        "report": str(page),
+        **({"mlflow_run_id": publish_drift(report, ws)} if options.publish else {}),
+    }
+
+
 def _curate(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.publish import publish_version
     from discovery.stages.curate import curate, preview
@@ -563,7 +593,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
-    "regions": _regions, "search": _search, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
+    "regions": _regions, "search": _search, "drift": _drift, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip
 

@@ -177,6 +177,17 @@ class RegionsConfig(Section):
     at_search: int = Field(20_000, ge=0, description="assets whose regions a search computes by itself; where more are lacking it says how to have them computed first")
 
 
+class DriftConfig(Section):
+    """How two sets are compared."""
+
+    rows: int = Field(2000, ge=10, description="assets of each set that the two-sample tests compare, drawn by the salt; memory grows with their square")
+    permutations: int = Field(999, ge=99, description="of which set a row is of; the lowest p-value is 2 / (1 + permutations)")
+    level: float = Field(0.05, gt=0, lt=1, description="at most this p-value is called drift, and so for the measures together")
+    usual: float = Field(0.99, gt=0, lt=1, description="share of a set whose nearest other member is not called far; what is farther from that set has nothing like it there")
+    coverage_rows: int = Field(20_000, ge=20, description="assets of each set that are looked up in the other one, drawn by the salt")
+    salt: str = Field("drift-1", description="salt of the hash that draws, and of the permutations")
+
+
 class CatalogConfig(Section):
     """The SQL database of records, names and lineage."""
 
@@ -222,6 +233,7 @@ class Config(Section):
     novelty: NoveltyConfig = NoveltyConfig()
     index: IndexConfig = IndexConfig()
     regions: RegionsConfig = RegionsConfig()
+    drift: DriftConfig = DriftConfig()
     catalog: CatalogConfig = CatalogConfig()
     mlflow: MlflowConfig = MlflowConfig()
     schedule: ScheduleConfig = ScheduleConfig()

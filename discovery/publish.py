@@ -16,6 +16,7 @@ from discovery.gallery import Tile, gallery_html
 from discovery.stages.versions import find_version
 from discovery.types import (
     DatasetVersion,
+    DriftReport,
     DuplicateReport,
     EmbeddingSet,
     IndexSnapshot,
@@ -94,6 +95,27 @@ def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str,
     )
     run_id, _ = _publish(content, ws)
     return run_id
+
+
+def publish_drift(report: DriftReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
+    """Show a drift report with its page in the experiment of discovery runs; its MLflow run id. The same report, the same run."""
+    figures = {"auc": report.auc, "p_value": report.p_value, "a_not_in_b": report.a.lacking, "b_not_in_a": report.b.lacking, "moved": len(report.moved)}
+    content = RunContent(
+        experiment=ws.config.mlflow.experiment,
+        name=f"drift {report.id[:8]}",
+        digest=report.id,
+        tags={
+            **(tags or {}),
+            "discovery.kind": "drift",
+            "discovery.drift_id": report.id,
+            "discovery.is_drifted": str(report.is_drifted).lower(),
+        },
+        params={"a": report.a.label[:250], "b": report.b.label[:250]},
+        metrics={name: float(value) for name, value in figures.items() if value is not None},
+        description=f"How **{report.b.label}** differs from **{report.a.label}**. Moved: {', '.join(report.moved) or 'nothing'}. Open **drift.html** among the artifacts.",
+        texts={"drift.html": ws.store.read_file(report, "report").decode(), "result.json": ws.store.read_file(report, "result").decode()},
+    )
+    return _publish(content, ws)[0]
 
 
 def _publish(content: RunContent, ws: Workspace) -> tuple[str, str]:

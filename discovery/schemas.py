@@ -199,6 +199,17 @@ CALIBRATION = pa.schema(  # the most novel of the rows that were held out
     ]
 )
 
+LACKING = pa.schema(  # what one of two sets has and the other lacks, farthest first within a theme
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("held_by", pa.string(), nullable=False),  # a | b: the set that has it
+        pa.field("theme", pa.int32(), nullable=False),  # 0 is the largest of that set
+        pa.field("is_exemplar", pa.bool_(), nullable=False),  # one a theme
+        pa.field("distance", pa.float32(), nullable=False),  # to the nearest asset of the other set
+        pa.field("nearest", ID, nullable=False),  # that asset
+    ]
+)
+
 MEMBERS = pa.schema(
     [
         pa.field("asset_id", ID, nullable=False),

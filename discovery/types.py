@@ -49,6 +49,26 @@ class FileRef:
 
 
 @dataclass(frozen=True, slots=True)
+class SetSide:
+    """One of two sets that were compared: what it is, and what of it has nothing like it in the other one.
+
+    assets: in the set, one a duplicate group. units: of these, one of each burst and video. asked: of these, looked up in the other set.
+    lacking: of these, with nothing like them there, in `themes` groups; by_chance: the share that would be lacking in a draw from that set.
+    """
+
+    set_id: str
+    label: str
+    snapshot_id: str
+    assets: int
+    units: int
+    asked: int
+    lacking: int
+    themes: int
+    by_chance: float
+    is_more_than_chance: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentRef:
     """One segment of an index: the record that holds it, and how many vectors it has."""
 
@@ -386,6 +406,32 @@ class IndexSnapshot(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DriftReport(Record):
+    """How set b differs from set a, by vectors, by measures, and by what each has that the other lacks.
+
+    shared: units that both have. p_value: that the vectors are of one distribution, null where there were too few to tell; is_drifted: it is
+    at most `level`. auc: how often a classifier tells which of two assets is b's, .5 is guessing; low and high end of its interval at 95 %.
+    compared_a, compared_b: rows of these tests. moved: columns that moved, the most moved first. note: what the reader must know; often empty.
+    """
+
+    stage: ClassVar[str] = "drift"
+    encoder_id: str
+    a: SetSide
+    b: SetSide
+    shared: int
+    level: float
+    compared_a: int
+    compared_b: int
+    p_value: float | None
+    auc: float | None
+    auc_low: float | None
+    auc_high: float | None
+    is_drifted: bool
+    moved: tuple[str, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetVersion(Record):
     """An immutable collection. `digest` is its content id: same spec over the same assets, same digest."""
 
@@ -407,7 +453,7 @@ RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
         Manifest, IngestPart, MeasureShard, EmbeddingShard, RegionShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport,
-        DuplicateCalibration, NoveltyReport, Mark, Segment, IndexSnapshot, DatasetVersion,
+        DuplicateCalibration, NoveltyReport, Mark, Segment, IndexSnapshot, DriftReport, DatasetVersion,
     )
 }  # fmt: skip
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from discovery.core.drift import NOT_SAID, chi_square_p, compare, histogram, holm, in_words, moved, psi
+from discovery.core.columns import chi_square_p, holm, psi
+from discovery.core.drift import NOT_SAID, compare, in_words, moved
+from discovery.core.histogram import histogram
 from discovery.errors import InvalidInput
 
 EVEN = np.arange(100) / 100

@@ -15,7 +15,10 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from discovery.config import Config
+from discovery.stages.asset_sets import find_set
+from discovery.stages.drift import drift
 from discovery.web.app import create_app
+from discovery.workspace import open_workspace
 from tests.pages.conftest import HOSTILE
 
 pytestmark = [pytest.mark.live]
@@ -243,3 +246,37 @@ def test_a_failure_is_said_and_can_be_tried_again(browser: Browser, address: str
 def answer_from(client: TestClient, route: Route) -> None:
     answer = client.get(urlsplit(route.request.url).path)
     route.fulfill(status=answer.status_code, headers=dict(answer.headers), body=answer.content)
+
+
+@pytest.fixture(scope="module")
+def drift_page(store_config: Config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A drift report of both batches, as a file of its own."""
+    page = tmp_path_factory.mktemp("drift") / "page.html"
+    with open_workspace(store_config) as ws:
+        first, second = (find_set(f"where:category = '{batch}'", ws) for batch in ("first", "second"))
+        page.write_bytes(ws.store.read_file(drift(first, second, ws), "report"))
+    return page.as_uri()
+
+
+def test_a_drift_report_opens_as_a_file_and_shows_what_only_one_set_has(page: Page, drift_page: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(drift_page)
+    assert page.locator(".verdict h2").inner_text().endswith(".")
+    lacking = page.locator("h2", has_text="What B has and A lacks").locator("~ .theme").first
+    assert HOSTILE in lacking.inner_text()  # the stranger, its name as text
+    for picture in page.locator("img").all():
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    page.get_by_text("How it was measured").click()
+    expect(page.get_by_text("kernel two-sample test")).to_be_visible()
+    assert page.title().startswith("Drift: ") and [url for url in asked if not url.startswith("data:")] == [drift_page]
+
+
+def test_a_drift_report_needs_no_sideways_scrolling_on_a_dark_phone(browser: Browser, drift_page: str) -> None:
+    phone = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme="dark")
+    phone.goto(drift_page)
+    for summary in phone.locator("summary").all():
+        summary.click()
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+    assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+    phone.close()
