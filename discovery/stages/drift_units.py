@@ -21,6 +21,7 @@ from discovery.workspace import Workspace
 SIZES = ("width_px", "height_px", "size_bytes", "exposure_s", "f_number", "iso", "focal_length_mm")
 MADE_OF = ("format", "category", "camera_make", "camera_model", "lens_model", "flash_fired", "color_profile", "orientation")
 MOST_VALUES = 0.5  # times the rows: a column of text with more values than that names pictures, it does not sort them
+LEAST_VALUES = 20  # so many are never too many
 FEW_UNITS = "Nearly all is of a few videos or bursts. All their frames were compared; they are not independent, so the p-values are too small."
 
 
@@ -96,12 +97,19 @@ def columns_of(sides: Sides) -> tuple[dict[str, NDArray[np.generic]], dict[str, 
         x, y = (_values(side.assets[name].take(pa.array(side.places)), name) for side in (sides.a, sides.b))
         if (x.dtype == object) != (y.dtype == object):
             continue  # a list's column that is text in one snapshot and numbers in the other
-        present = [one for one in (*x.tolist(), *y.tolist()) if one is not None and one == one]
-        if not present or (x.dtype == object and len(set(present)) > max(20, MOST_VALUES * len(present))):
+        if _says_nothing(x, y):
             continue
         shown = "hour_taken" if name == "taken_at" else name
         found[0][shown], found[1][shown] = x, y
     return found
+
+
+def _says_nothing(x: NDArray[np.generic], y: NDArray[np.generic]) -> bool:
+    """Whether neither has a value, or, of text, most rows have one of their own."""
+    if x.dtype != object:
+        return bool(np.isnan(x.astype(np.float64)).all() and np.isnan(y.astype(np.float64)).all())
+    present = [one for one in (*x.tolist(), *y.tolist()) if one is not None]
+    return not present or len(set(present)) > max(LEAST_VALUES, MOST_VALUES * len(present))
 
 
 def _sides(a: AssetSet, b: AssetSet, tables: Mapping[str, pa.Table], unit_of: Mapping[str, str], ws: Workspace, salt: str, note: str) -> Sides:
