@@ -8,13 +8,24 @@ the identity of what a stage makes.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from discovery.errors import ConfigError, nearest
 
@@ -82,6 +93,47 @@ class PrivacyConfig(Section):
     keep_gps: bool = Field(False, description="keep where a picture was taken; copied originals keep their EXIF in any case")
 
 
+class ExpectationConfig(Section):
+    """One expectation of the user's: bounds on a column, or an SQL condition over the columns."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,59}$", description="small letters, digits and _; no two alike")
+    column: str = Field("", description="a number: a measure, a column of the manifest, of a list or of a sidecar")
+    min: float | None = Field(None, allow_inf_nan=False, description="smallest value that meets it")
+    max: float | None = Field(None, allow_inf_nan=False, description="largest value that meets it")
+    where: str = Field("", description="instead of a column and its bounds: an SQL expression that is true for a picture that meets it")
+    mostly: float = Field(1.0, gt=0, le=1, description="share of the pictures that must meet it")
+    severity: Literal["info", "warning", "critical"] = Field("warning", description="how bad a miss is")
+    action: Literal["report", "quarantine", "fail"] = Field("report", description="'report': a miss is told; 'quarantine': pictures that miss it take no further part, and a critical one fails when too many do; 'fail': the run stops when too many do")
+    why: str = Field("", description="what a miss most often is; shown in the report")
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if bool(self.column) == bool(self.where.strip()):
+            raise ValueError("an expectation has either a column with min or max, or a where")
+        if self.where and not (self.min is None and self.max is None):
+            raise ValueError("min and max go with a column, not with where")
+        if self.column and self.min is None and self.max is None:
+            raise ValueError("a column needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is above max")
+        return self
+
+
+def _unique_names(expectations: tuple[ExpectationConfig, ...]) -> tuple[ExpectationConfig, ...]:
+    names = [one.name for one in expectations]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two expectations are named {twice[0]}; give each a name of its own")
+    return expectations
+
+
+def _from_json(value: object) -> object:
+    """An environment variable gives the list as JSON."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Expectations = Annotated[tuple[ExpectationConfig, ...], BeforeValidator(_from_json), AfterValidator(_unique_names)]
+
+
 class CheckConfig(Section):
     """When a picture is quarantined and when a whole batch fails its quality report."""
 
@@ -90,6 +142,31 @@ class CheckConfig(Section):
     min_contrast: float = Field(0.01, ge=0, description="standard deviation of luma in [0, 1]; under it a picture is blank")
     max_quarantined: float = Field(0.2, ge=0, le=1, description="share of a batch that may fail a row expectation")
     max_rejected: float = Field(0.5, ge=0, le=1, description="share of listed rows that may be rejected")
+    expectations: Expectations = Field((), description="expectations of your own, each a `[[check.expectations]]`")
+
+
+class CollectionConfig(Section):
+    """What is checked of a dataset version after it was curated."""
+
+    label: str = Field("", description="column of the asset table that holds the labels; empty: `label` when lists or sidecars bring one, else the column that the spec's quotas are by, else there are none")
+    sample_rows: int = Field(1000, ge=1, description="members whose bytes, measures and thumbnails are read again")
+    embed_rows: int = Field(0, ge=0, description="members that are embedded again, and compared with their vectors; needs the encoder")
+    coverage_rows: int = Field(20_000, ge=1, description="candidates whose nearest member is looked up")
+    label_rows: int = Field(20_000, ge=2, description="members whose label is compared with those of its neighbours")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of all sampled checks together")
+    salt: str = Field("collection-check-1", description="of the draws: another salt looks at other rows, now")
+    close_cosine: float = Field(0.95, gt=0, le=1, description="similarity from which two pictures in different splits are told as close")
+    label_neighbours: int = Field(10, ge=1, le=100, description="neighbours that vote on a label")
+    min_class: int = Field(5, ge=1, description="members that a class should have")
+    expectations: Expectations = Field((), description="expectations of your own on the version's numbers or its members, each a `[[collection.expectations]]`; actions `report` and `fail`")
+
+    @field_validator("expectations", mode="after")
+    @classmethod
+    def _quarantine_nothing(cls, value: tuple[ExpectationConfig, ...]) -> tuple[ExpectationConfig, ...]:
+        for one in value:
+            if one.action == "quarantine":
+                raise ValueError(f"{one.name}: a version's members stay; the action is report or fail (quarantine belongs to [[check.expectations]])")
+        return value
 
 
 class EncoderConfig(Section):
@@ -234,6 +311,7 @@ class Config(Section):
     index: IndexConfig = IndexConfig()
     regions: RegionsConfig = RegionsConfig()
     drift: DriftConfig = DriftConfig()
+    collection: CollectionConfig = CollectionConfig()
     catalog: CatalogConfig = CatalogConfig()
     mlflow: MlflowConfig = MlflowConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -323,7 +401,10 @@ def parse_config(data: Mapping[str, Any], origin: str) -> Config:
         if first["type"] == "extra_forbidden":
             section = Config.model_fields.get(str(first["loc"][0]))
             inner = getattr(section.annotation, "model_fields", None) if section and len(first["loc"]) > 1 else None
+            if "expectations" in first["loc"][:-1]:
+                inner = ExpectationConfig.model_fields
             known = list(inner or Config.model_fields)
             raise ConfigError(f"{origin}: unknown setting {place}. {nearest(str(first['loc'][-1]), known)}") from error
+        message = first["msg"].removeprefix("Value error, ")
         found = "…" if first["loc"][-1] in SECRETS else repr(first["input"])
-        raise ConfigError(f"{origin}: {place} = {found}: {first['msg']}.") from (None if found == "…" else error)
+        raise ConfigError(f"{origin}: {place} = {found}: {message}.") from (None if found == "…" else error)

@@ -234,14 +234,19 @@ class FittedProjection(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport(Record):
-    """The expectations of one manifest. A failed report is a value: the caller decides to stop."""
+    """The expectations of one manifest. A failed report is a value: the caller decides to stop.
+
+    failed_expectations: those by which it failed. warnings: those that were missed, and no more.
+    """
 
     stage: ClassVar[str] = "check"
+    version: ClassVar[int] = 2
     manifest_id: str
     assets: int
     quarantined: int
     passed: bool
     failed_expectations: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -449,11 +454,33 @@ class DatasetVersion(Record):
     removed_for_leakage: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionReport(Record):
+    """What is expected of one dataset version. A failed report is a value: the caller decides to stop.
+
+    label: column that holds the labels; empty when there are none. sampled: members whose bytes were read again. defect_rate_bound: share of
+    defective members that is not exceeded, with the confidence of the settings, for the worst of the sampled checks.
+    """
+
+    stage: ClassVar[str] = "check_collection"
+    version_id: str
+    name: str
+    digest: str
+    assets: int
+    passed: bool
+    failed_expectations: tuple[str, ...]
+    warnings: tuple[str, ...]
+    label: str
+    likely_mislabels: int
+    sampled: int
+    defect_rate_bound: float
+
+
 RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
         Manifest, IngestPart, MeasureShard, EmbeddingShard, RegionShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport,
-        DuplicateCalibration, NoveltyReport, Mark, Segment, IndexSnapshot, DriftReport, DatasetVersion,
+        DuplicateCalibration, NoveltyReport, Mark, Segment, IndexSnapshot, DriftReport, DatasetVersion, CollectionReport,
     )
 }  # fmt: skip
 

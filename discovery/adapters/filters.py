@@ -19,8 +19,11 @@ def filter_assets(assets: pa.Table, where: str) -> pa.Table:
     where: one SQL expression over the columns, such as "width_px >= 640 AND brightness < 0.3"; empty keeps all. Raises SpecError
     when it is not one expression, names a column that does not exist, or does not evaluate to true or false.
     """
-    if not where.strip():
-        return assets
+    return assets.take(pa.array(rows_where(assets, where), pa.int64())) if where.strip() else assets
+
+
+def rows_where(assets: pa.Table, where: str) -> list[int]:
+    """Numbers, ascending, of the rows for which the expression is true (not false, not null). Raises as `filter_assets`."""
     connection = duckdb.connect(config={"enable_external_access": "false", "autoinstall_known_extensions": "false"})
     try:
         connection.execute("SET lock_configuration = true")
@@ -36,7 +39,7 @@ def filter_assets(assets: pa.Table, where: str) -> pa.Table:
             raise SpecError(f"Filter {where!r}: {_explain(error, assets)}") from error
     finally:
         connection.close()
-    return assets.take(pa.array([row for (row,) in kept], pa.int64()))
+    return [row for (row,) in kept]
 
 
 def _validate(connection: duckdb.DuckDBPyConnection, where: str) -> None:

@@ -1,29 +1,35 @@
-"""Check: measure the assets of a manifest, run the expectations, quarantine what fails, and keep the report."""
+"""Check: measure the assets of a manifest, run the expectations, quarantine what misses them, and keep the report."""
 
 from __future__ import annotations
 
 import json
-from html import escape
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from discovery import schemas
 from discovery.adapters.storage import table_to_parquet
-from discovery.core.expectations import RowExpectation, failing_rows, row_expectations
-from discovery.core.measures import MEASURES
+from discovery.config import CheckConfig
+from discovery.core.expectations import Action, Expectation, batch_expectations, failing_rows, row_expectations, with_users
+from discovery.gallery import Tile
+from discovery.quality_page import distributions_html, quality_html, tiles_html
+from discovery.stages.batch_table import batch_table
+from discovery.stages.expected import Judgement, columns_of, judge, users_expectations
 from discovery.stages.measure import measure, producer_id
 from discovery.stages.shards import read_shards, sources_of
 from discovery.types import Manifest, QualityReport
 from discovery.workspace import Workspace
 
+SHOWN = 12  # pictures in the report that miss an expectation
+
 
 def check(manifest: Manifest, ws: Workspace) -> QualityReport:
     """The quality report of one manifest, committed whether it passed or not.
 
-    A row expectation fails when more than check.max_quarantined of the pictures miss it; every picture that misses one is
-    quarantined either way and takes no further part. Tally: measure.computed, measure.reused.
+    Pictures that miss an expectation whose action is `quarantine` take no further part. The report fails by an expectation that stops
+    (`Expectation.stops`) and that too many miss; any other that is missed is among its `warnings`. Raises ConfigError, before anything is
+    measured, for an expectation that cannot be judged. Tally: measure.computed, measure.reused.
     """
     config = ws.config.check
     key = ws.key(QualityReport, [config], [manifest.id], measures=producer_id())
@@ -32,35 +38,35 @@ def check(manifest: Manifest, ws: Workspace) -> QualityReport:
 
     needed = sources_of(manifest, ws)
     ids = sorted(needed)
+    on_rows = expectations_on_pictures(config)
+    columns_of(batch_table(manifest, ids[:1], None, ws), on_rows)  # raises for what is no column, before the work
     shards = measure(needed, ws)
     measures = read_shards(shards, ids, ws, without=schemas.PICTURE.name)
-    frame = _frame(manifest, ids, measures, ws)
-    expectations = row_expectations(config.min_side_px, config.max_aspect, config.min_contrast)
-    columns = {name: frame[name].to_numpy(np.float64) for name in frame.columns if name != "asset_id"}
-    failed = failing_rows(columns, expectations)
-    quarantined = np.any(list(failed.values()), axis=0) if ids else np.zeros(0, bool)
-    passed, details = _run_expectations(frame, expectations, manifest, int(quarantined.sum()), ws)
+    table = batch_table(manifest, ids, measures if ids else None, ws)
+    quarantined, judgement = _judged(table, on_rows, manifest, config)
 
-    table = pa.table(
+    failed = judgement.missed
+    rows = pa.table(
         {
             "asset_id": ids,
             "is_quarantined": quarantined,
-            "failed": [[name for name, rows in failed.items() if rows[i]] for i in range(len(ids))],
+            "failed": [[name for name, missed in failed.items() if missed[i]] for i in range(len(ids))],
         },
         schema=schemas.QUALITY,
     )
-    html = report_html(manifest, frame, expectations, failed, passed)
+    details = json.dumps(judgement.to_dict(), indent=1, allow_nan=False).encode()
+    html = _report(manifest, table, judgement, int(quarantined.sum()), ws)
     files = (
-        ws.put_file(QualityReport, key, "table", table_to_parquet(table), ".parquet", len(ids)),
+        ws.put_file(QualityReport, key, "table", table_to_parquet(rows), ".parquet", len(ids)),
         ws.put_file(QualityReport, key, "measures", table_to_parquet(measures), ".parquet", len(ids)),
-        ws.put_file(QualityReport, key, "expectations", json.dumps(details, indent=1).encode(), ".json"),
+        ws.put_file(QualityReport, key, "expectations", details, ".json"),
         ws.put_file(QualityReport, key, "report", html.encode(), ".html"),
     )
     return ws.commit(
         QualityReport(
             id=key, inputs=(manifest.id, *(shard.id for shard in shards)), created_at=ws.clock(), files=files,
-            manifest_id=manifest.id, assets=len(ids), quarantined=int(quarantined.sum()), passed=all(passed.values()),
-            failed_expectations=tuple(sorted(name for name, ok in passed.items() if not ok)),
+            manifest_id=manifest.id, assets=len(ids), quarantined=int(quarantined.sum()), passed=not judgement.failed,
+            failed_expectations=judgement.failed, warnings=judgement.warnings,
         )
     )  # fmt: skip
 
@@ -71,67 +77,48 @@ def accepted_assets(report: QualityReport, ws: Workspace) -> list[str]:
     return [row["asset_id"] for row in table.to_pylist() if not row["is_quarantined"]]
 
 
-def _frame(manifest: Manifest, ids: list[str], measures: pa.Table, ws: Workspace) -> pd.DataFrame:
-    """One row a picture: its measures and what the manifest says of its size, as numbers."""
-    rows = ws.store.read_table(manifest, columns=["asset_id", "width_px", "height_px"]).to_pylist()
-    sizes = {row["asset_id"]: (row["width_px"], row["height_px"]) for row in rows if row["asset_id"]}
-    frame = pd.DataFrame({"asset_id": ids})
-    short = np.array([min(sizes[i]) for i in ids], np.float64)
-    long = np.array([max(sizes[i]) for i in ids], np.float64)
-    frame["shorter_side_px"] = short
-    frame["aspect"] = long / np.maximum(short, 1.0)
-    for name in sorted(MEASURES):
-        frame[name] = measures[name].to_numpy() if ids else np.zeros(0)
-    return frame
+def expectations_on_pictures(config: CheckConfig) -> list[Expectation]:
+    """The built-in expectations on each picture, and the user's. Raises ConfigError when a name is a built-in one's."""
+    own = row_expectations(config.min_side_px, config.max_aspect, config.min_contrast, config.max_quarantined)
+    return with_users(own, users_expectations(config.expectations), batch_expectations(config.max_rejected, config.max_quarantined))
 
 
-def _run_expectations(
-    frame: pd.DataFrame, expectations: list[RowExpectation], manifest: Manifest, quarantined: int, ws: Workspace
-) -> tuple[dict[str, bool], dict[str, object]]:
-    from discovery.adapters.quality_gx import BatchExpectation, run_suite
-
-    config = ws.config.check
-    batch = {
-        "assets": float(len(frame)),
+def _judged(table: pa.Table, on_rows: list[Expectation], manifest: Manifest, config: CheckConfig) -> tuple[np.ndarray, Judgement]:
+    """(n,) bool of the quarantined rows, and what became of all expectations."""
+    missed = failing_rows(columns_of(table, on_rows), on_rows)
+    takes_out = [missed[one.name] for one in on_rows if one.action is Action.QUARANTINE]
+    quarantined = np.any(takes_out, axis=0) if takes_out else np.zeros(len(table), bool)
+    numbers = {
+        "assets": float(len(table)),
         "rejected_share": manifest.rejected / max(manifest.rows, 1),
-        "quarantined_share": quarantined / max(len(frame), 1),
+        "quarantined_share": int(quarantined.sum()) / max(len(table), 1),
     }
-    limits = [
-        BatchExpectation("batch_has_assets", "assets", 1, None),
-        BatchExpectation("few_rejected", "rejected_share", None, config.max_rejected),
-        BatchExpectation("few_quarantined", "quarantined_share", None, config.max_quarantined),
-    ]
-    result = run_suite(frame, expectations, 1.0 - config.max_quarantined, batch, limits)
-    return result.passed, result.details
+    return quarantined, judge(table, on_rows, numbers, batch_expectations(config.max_rejected, config.max_quarantined))
 
 
-def report_html(
-    manifest: Manifest,
-    frame: pd.DataFrame,
-    expectations: list[RowExpectation],
-    failed: dict[str, np.ndarray],
-    passed: dict[str, bool],
-) -> str:
-    """One self-contained page: what was expected, how many missed it, and how the measures are distributed."""
-    lines = []
-    for item in expectations:
-        low = "" if item.minimum is None else f"{item.minimum:g} ≤ "
-        high = "" if item.maximum is None else f" ≤ {item.maximum:g}"
-        missed = int(failed[item.name].sum())
-        verdict = "pass" if passed.get(item.name, True) else "FAIL"
-        lines.append(f"<tr><td>{escape(item.name)}<td>{low}{escape(item.column)}{high}<td>{missed}<td class={verdict}>{verdict}")
-    for name in ("batch_has_assets", "few_rejected", "few_quarantined"):
-        verdict = "pass" if passed[name] else "FAIL"
-        lines.append(f"<tr><td>{name}<td>whole batch<td><td class={verdict}>{verdict}")
-    quantiles = []
-    if len(frame):
-        for name in [column for column in frame.columns if column != "asset_id"]:
-            values = np.quantile(frame[name].to_numpy(np.float64), [0, 0.05, 0.5, 0.95, 1])
-            quantiles.append(f"<tr><td>{escape(name)}" + "".join(f"<td>{value:.4g}" for value in values))
-    return f"""<!doctype html><html lang=en><meta charset=utf-8><title>Quality report</title>
-<style>body{{font:15px/1.5 system-ui,sans-serif;margin:2rem;max-width:60rem}}table{{border-collapse:collapse;margin:1rem 0}}
-td,th{{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}}.pass{{color:#137333}}.FAIL{{color:#b3261e;font-weight:600}}</style>
-<h1>Quality report</h1><p>{manifest.rows:,} listed, {len(frame):,} assets, {manifest.rejected:,} rejected
-({escape(", ".join(f"{n} {reason}" for reason, n in manifest.rejections.items()) or "none")}).</p>
-<table><tr><th>expectation<th>bounds<th>pictures that miss it<th>result{"".join(lines)}</table>
-<h2>Measures</h2><table><tr><th>measure<th>min<th>5 %<th>median<th>95 %<th>max{"".join(quantiles)}</table></html>"""
+def _report(manifest: Manifest, table: pa.Table, judgement: Judgement, quarantined: int, ws: Workspace) -> str:
+    """One self-contained page: what was expected, what missed it, some of those pictures, and how the measures are distributed."""
+    rejections = ", ".join(f"{count:,} {reason}" for reason, count in manifest.rejections.items()) or "none"
+    lead = (
+        f"{manifest.rows:,} listed, {len(table):,} assets, {manifest.rejected:,} rejected ({rejections}), {quarantined:,} quarantined. "
+        f"Manifest {manifest.id[:12]}…, sources: {', '.join(manifest.sources)}."
+    )
+    sections = []
+    for name, missed in judgement.missed.items():
+        rows = np.flatnonzero(missed)
+        if len(rows):
+            shown = f", the first {SHOWN}" if len(rows) > SHOWN else ""
+            sections.append((f"{len(rows):,} miss {name}{shown}", tiles_html([_tile(table, int(row), ws) for row in rows[:SHOWN]])))
+    names = [name for name, kind in zip(table.column_names, table.schema.types, strict=True) if pa.types.is_floating(kind)]
+    numbers = {name: np.array(table[name].to_numpy(zero_copy_only=False), np.float64) for name in names}
+    sections.append(("Distributions", distributions_html(numbers)))
+    return quality_html(f"Quality report {manifest.id[:8]}", lead, judgement.outcomes, sections)
+
+
+def _tile(table: pa.Table, row: int, ws: Workspace) -> Tile:
+    asset_id, uri = table["asset_id"][row].as_py(), str(table["source_uri"][row].as_py())
+    try:
+        webp = ws.store.thumbnail(asset_id, ws.config.ingest.thumbnail_px)
+    except FileNotFoundError:
+        webp = b""
+    return Tile(webp, Path(uri).name, f"{table['width_px'][row].as_py()} × {table['height_px'][row].as_py()}, {asset_id[:12]}…")
