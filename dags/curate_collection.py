@@ -45,7 +45,7 @@ COUNTS = """{% set found = ti.xcom_pull(task_ids="preview") %}
     doc_md="Makes and publishes a dataset version from a collection spec over the current index; a preview counts first, can be all, and can wait for approval.",
 )
 def curate_collection() -> None:
-    """Preview → (approve) → curate → publish."""
+    """Preview → (approve) → curate → check the collection → publish."""
 
     @task
     def preview(params=None):
@@ -67,6 +67,10 @@ def curate_collection() -> None:
     def curate(params=None):
         return tasks.curate(params)
 
+    @task
+    def check_collection(version, params=None):
+        return tasks.check_collection(params, version, get_current_context())
+
     @task(outlets=[DATASET_VERSION])
     def publish(version, params=None, outlet_events=None):
         published = tasks.publish(params, version, context=get_current_context())
@@ -77,7 +81,7 @@ def curate_collection() -> None:
     version = curate()
     preview() >> decision >> approve >> version
     decision >> version
-    publish(version)
+    check_collection(version) >> publish(version)  # a version that fails its check is in MLflow, and emits no event
 
 
 curate_collection()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.sdk import PartitionedAssetTimetable, dag, task
+from airflow.sdk import PartitionedAssetTimetable, dag, get_current_context, task
 
 from discovery.airflow import tasks
 from discovery.airflow.assets import EMBEDDINGS, MANIFEST
@@ -24,7 +24,7 @@ def embed_batch() -> None:
     @task(inlets=[MANIFEST])
     def check(dag_run=None):
         manifest = tasks.batch_manifest(dag_run.partition_key)
-        return {"manifest": manifest, "report": tasks.check({}, manifest)}
+        return {"manifest": manifest, "report": tasks.check({}, manifest, get_current_context())}
 
     @task(outlets=[EMBEDDINGS])
     def embed(checked, dag_run=None, outlet_events=None):

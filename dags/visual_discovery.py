@@ -75,7 +75,7 @@ PARAMS = {
 version. Running it again on the same source computes nothing and gives the same version.""",
 )
 def visual_discovery() -> None:
-    """Ingest → check → embed → dedupe → score → index → curate → publish."""
+    """Ingest → check → embed → dedupe → score → index → curate → check the collection → publish."""
 
     @task
     def ingest(params=None):
@@ -83,7 +83,7 @@ def visual_discovery() -> None:
 
     @task
     def check(manifest, params=None):
-        return tasks.check(params, manifest)
+        return tasks.check(params, manifest, get_current_context())
 
     @task
     def embed(manifest, report, params=None):
@@ -104,6 +104,10 @@ def visual_discovery() -> None:
     @task
     def curate(snapshot, params=None):
         return tasks.curate(params, snapshot)
+
+    @task
+    def check_collection(version, params=None):
+        return tasks.check_collection(params, version, get_current_context())
 
     @task(outlets=[DATASET_VERSION])
     def publish(version, records, params=None, outlet_events=None):
@@ -128,7 +132,7 @@ def visual_discovery() -> None:
         "index": snapshot,
         "curate": version,
     }
-    publish(version, records)
+    check_collection(version) >> publish(version, records)  # a version that fails its check is in MLflow, and emits no event
 
 
 visual_discovery()

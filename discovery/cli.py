@@ -168,7 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     ingest.add_argument("source", nargs="+")
     ingest.add_argument("--max-rejected", type=int)
     for name, text in (
-        ("check", "quality measures and expectations"),
+        ("check", "quality measures and expectations, of a batch or of a version"),
         ("embed", "vectors for what has none"),
         ("dedupe", "exact and near-duplicate groups"),
         ("score", "novelty of new assets"),
@@ -177,6 +177,9 @@ def build_parser() -> argparse.ArgumentParser:
         command = add(name, text)
         command.add_argument("--manifest", help="id of the ingest to work on; default: every one that lacks the result")
         computing(command)
+        if name == "check":
+            command.add_argument("--version", default="", metavar="NAME@N", help="check a dataset version instead: leaks, coverage, labels, and a sample read again")
+            command.add_argument("--salt", default="", help="with --version: draw other members to read again, now")
         if name == "dedupe":
             command.add_argument("--calibrate", action="store_true", help="first measure, on planted copies of indexed pictures, from which similarity the encoder's vectors propose copies")
             command.add_argument("--label-pairs", type=Path, metavar="FILE", help="only write about 200 pairs, near to far, to be labelled (CSV)")
@@ -288,18 +291,63 @@ def _ingest(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 
 def _check(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.publish import show_quality
     from discovery.stages.check import check
 
-    reports = [check(manifest, ws) for manifest in _manifests(options, ws)]
-    report = reports[-1]
+    if options.version:
+        return _check_version(options, ws)
+    if options.salt:
+        raise InvalidInput("--salt draws other members of a version to look at; it goes with --version.")
+    reports = []
+    for manifest in _manifests(options, ws):
+        reports.append(report := check(manifest, ws))
+        run_id = show_quality(manifest, report, ws)
     return {
         "report_id": report.id,
         "passed": all(r.passed for r in reports),
         "failed_expectations": sorted({name for r in reports for name in r.failed_expectations}),
+        "warnings": sorted({name for r in reports for name in r.warnings}),
         "assets": report.assets,
         "quarantined": report.quarantined,
+        **_report(report, ws),
+        "mlflow_run_id": run_id or None,
         "exit_code": 0 if all(r.passed for r in reports) else 1,
     }
+
+
+def _check_version(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.publish import publish_collection_report
+    from discovery.stages.check_collection import check_collection
+    from discovery.stages.versions import find_version
+
+    if options.manifest:
+        raise InvalidInput("A check is of a batch (--manifest) or of a version (--version), not of both.")
+    version = find_version(options.version, ws)
+    if options.salt:
+        ws = dataclasses.replace(ws, config=ws.config.replace(collection={"salt": options.salt}))
+    report = check_collection(version, ws)
+    published = publish_collection_report(version, report, ws)
+    return {
+        "report_id": report.id,
+        "version": f"{published.name}@{published.number}",
+        "passed": report.passed,
+        "failed_expectations": list(report.failed_expectations),
+        "warnings": list(report.warnings),
+        "assets": report.assets,
+        "sampled": report.sampled,
+        "defect_rate_bound": report.defect_rate_bound,
+        "label": report.label,
+        "likely_mislabels": report.likely_mislabels,
+        **_report(report, ws),
+        "mlflow_run_id": published.mlflow_run_id,
+        "exit_code": 0 if report.passed else 1,
+    }
+
+
+def _report(report: Any, ws: Workspace) -> Answer:
+    """Where the page of a report is, and what became of each expectation."""
+    outcomes = json.loads(ws.store.read_file(report, "expectations"))["outcomes"]
+    return {"page": ws.store.file_path(report, "report"), "expectations": outcomes}
 
 
 def _embed(options: argparse.Namespace, ws: Workspace) -> Answer:
@@ -538,17 +586,27 @@ def _drift(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 
 def _curate(options: argparse.Namespace, ws: Workspace) -> Answer:
-    from discovery.publish import publish_version
+    from discovery.pipeline import QualityFailed, require_collection
+    from discovery.publish import publish_collection_report
+    from discovery.stages.check_collection import check_collection
     from discovery.stages.curate import curate, preview
 
     spec = _read_spec(options.spec)
     if options.dry_run:
         version, removed = preview(spec, ws)
         number, run_id = None, None
+        checked: Answer = {}
     else:
         version, removed = curate(spec, ws), {}
-        published = publish_version(version, ws)
+        report = check_collection(version, ws)
+        published = publish_collection_report(version, report, ws)
         number, run_id = published.number, published.mlflow_run_id
+        checked = {"collection_report_id": report.id, "collection_passed": report.passed, "warnings": list(report.warnings)}
+        try:
+            require_collection(published, report)
+        except QualityFailed as error:
+            print(f"discovery: {error}", file=sys.stderr)
+            checked["exit_code"] = error.exit_code
     return {
         "version_id": version.id,
         "name": version.name,
@@ -560,13 +618,17 @@ def _curate(options: argparse.Namespace, ws: Workspace) -> Answer:
         "leaked": version.leaked,
         "mlflow_run_id": run_id,
         **({"candidates": version.candidates, "removed": removed} if options.dry_run else {}),
+        **checked,
     }
 
 
 def _versions(options: argparse.Namespace, ws: Workspace) -> Answer:
     rows = ws.catalog.versions(options.name)
     names = ("name", "number", "version_id", "digest", "mlflow_run_id", "mlflow_url", "created_at")
-    return {"versions": [{name: getattr(row, name) for name in names} for row in rows]}
+    verdicts: dict[str, str] = {}
+    for report in ws.catalog.records("check_collection"):  # newest first
+        verdicts.setdefault(report.version_id, "passed" if report.passed else "failed")  # type: ignore[attr-defined]
+    return {"versions": [{**{name: getattr(row, name) for name in names}, "check": verdicts.get(row.version_id)} for row in rows]}
 
 
 def _verify(options: argparse.Namespace, ws: Workspace) -> Answer:
@@ -616,7 +678,7 @@ def _embeddings(manifest: Any, ws: Workspace) -> Any:
     from discovery.stages.embed import embed
 
     report = check(manifest, ws)
-    require_quality(manifest, report)
+    require_quality(manifest, report, ws)
     return embed(manifest, report, ws)
 
 

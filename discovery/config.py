@@ -149,10 +149,10 @@ class CollectionConfig(Section):
     """What is checked of a dataset version after it was curated."""
 
     label: str = Field("", description="column of the asset table that holds the labels; empty: `label` when lists or sidecars bring one, else the column that the spec's quotas are by, else there are none")
-    sample_rows: int = Field(1000, ge=1, description="members whose bytes, measures and thumbnails are read again")
+    sample_rows: int = Field(1000, ge=1, description="members whose bytes and thumbnails are read again")
+    measure_rows: int = Field(200, ge=0, description="of these, members that are decoded and measured again")
     embed_rows: int = Field(0, ge=0, description="members that are embedded again, and compared with their vectors; needs the encoder")
-    coverage_rows: int = Field(20_000, ge=1, description="candidates whose nearest member is looked up")
-    label_rows: int = Field(20_000, ge=2, description="members whose label is compared with those of its neighbours")
+    neighbour_rows: int = Field(20_000, ge=2, description="members, and candidates, whose neighbours are looked up: for labels, between splits, for coverage")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of all sampled checks together")
     salt: str = Field("collection-check-1", description="of the draws: another salt looks at other rows, now")
     close_cosine: float = Field(0.95, gt=0, le=1, description="similarity from which two pictures in different splits are told as close")

@@ -9,12 +9,13 @@ from itertools import count
 from pathlib import Path
 
 from discovery.adapters.journal import Topic
-from discovery.adapters.mlflow_tracking import DatasetInfo, RunContent, members_csv, publish_content, run_url
+from discovery.adapters.mlflow_tracking import DatasetInfo, RunContent, add_to_run, members_csv, publish_content, run_url
 from discovery.addressing import content_id
-from discovery.errors import CorruptArtifact
+from discovery.errors import CorruptArtifact, StorageFull, TrackingError
 from discovery.gallery import Tile, gallery_html
 from discovery.stages.versions import find_version
 from discovery.types import (
+    CollectionReport,
     DatasetVersion,
     DriftReport,
     DuplicateReport,
@@ -78,6 +79,37 @@ def publish_version(version: DatasetVersion, ws: Workspace, tags: Mapping[str, s
     return Published(row.name, row.number, row.digest, run_id, url)
 
 
+def publish_collection_report(version: DatasetVersion, report: CollectionReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> Published:
+    """Show a version in MLflow, its run with the report, its verdict and its numbers. Raises TrackingError, as `publish_version` does."""
+    published = publish_version(version, ws, tags)
+    details = ws.store.read_file(report, "expectations").decode()
+    verdict = {
+        "discovery.collection_report_id": report.id,
+        "discovery.collection_passed": str(report.passed).lower(),
+        "discovery.collection_failed": ", ".join(report.failed_expectations) or "none",
+        "discovery.collection_warnings": ", ".join(report.warnings) or "none",
+    }
+    metrics = {f"collection.{name}": float(value) for name, value in json.loads(details)["numbers"].items()}
+    texts = {
+        f"collection/{report.id[:12]}.html": ws.store.read_file(report, "report").decode(),
+        f"collection/{report.id[:12]}.json": details,
+    }
+    add_to_run(published.mlflow_run_id, verdict, metrics, texts, ws.config.tracking_uri)
+    return published
+
+
+def show_quality(manifest: Manifest, report: QualityReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
+    """Show a batch's quality report in MLflow before anything is decided by it; the run's id.
+
+    Empty when MLflow did not take it: that is reported and stops nothing, since the report is in the store.
+    """
+    try:
+        return publish_run({"ingest": manifest, "check": report}, ws, tags)
+    except (TrackingError, StorageFull) as error:
+        ws.report(f"publish: {error}")
+        return ""
+
+
 def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
     """Show one pass through the chain in the experiment of discovery runs; its MLflow run id. The same records, the same run."""
     metrics = _run_metrics(records)
@@ -86,12 +118,13 @@ def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str,
     lines = [f"| {stage} | `{record.id[:16]}` |" for stage, record in records.items()]
     content = RunContent(
         experiment=ws.config.mlflow.experiment,
-        name=f"run {manifest.id[:8]}" if manifest else "run",
+        name=f"{'check' if set(records) == {'ingest', 'check'} else 'run'} {manifest.id[:8]}" if manifest else "run",
         digest=content_id(sorted(record.id for record in records.values())),
         tags={**(tags or {}), "discovery.kind": "run", **{f"discovery.{stage}_id": record.id for stage, record in records.items()}},
         params={"sources": sources},
         metrics=metrics,
         description="\n".join([f"Discovery run over {sources}", "", "| stage | record |", "|---|---|", *lines]),
+        texts=_run_texts(records, ws),
     )
     run_id, _ = _publish(content, ws)
     return run_id
@@ -118,6 +151,14 @@ def publish_drift(report: DriftReport, ws: Workspace, tags: Mapping[str, str] | 
     return _publish(content, ws)[0]
 
 
+def _run_texts(records: Mapping[str, Record], ws: Workspace) -> dict[str, str]:
+    """The quality report of a run, to be read in MLflow, and its result as JSON."""
+    report = next((record for record in records.values() if isinstance(record, QualityReport)), None)
+    if report is None:
+        return {}
+    return {"quality.html": ws.store.read_file(report, "report").decode(), "expectations.json": ws.store.read_file(report, "expectations").decode()}
+
+
 def _publish(content: RunContent, ws: Workspace) -> tuple[str, str]:
     """Ids of the run and its experiment; of two publishers at once the first that is entered in the journal makes the run for both."""
     name = f"{content.experiment}/{content.digest}"
@@ -140,7 +181,7 @@ def _run_metrics(records: Mapping[str, Record]) -> dict[str, float]:
             case Manifest():
                 metrics |= {"assets": record.assets, "new_assets": record.new_assets, "rejected": record.rejected}
             case QualityReport():
-                metrics |= {"quarantined": record.quarantined, "quality_passed": float(record.passed)}
+                metrics |= {"quarantined": record.quarantined, "quality_passed": float(record.passed), "quality_warnings": len(record.warnings)}
             case EmbeddingSet():
                 metrics |= {"embedded_assets": record.assets}
             case DuplicateReport():
@@ -151,6 +192,8 @@ def _run_metrics(records: Mapping[str, Record]) -> dict[str, float]:
                 metrics |= {"indexed": record.elements, **_recall_metrics(record)}
             case DatasetVersion():
                 metrics |= {"version_assets": record.assets}
+            case CollectionReport():
+                metrics |= {"collection_passed": float(record.passed)}
     return {name: float(value) for name, value in metrics.items()}
 
 

@@ -36,10 +36,12 @@ h2{{margin:2rem 0 .5rem;font-size:1.15rem}}p{{max-width:56rem}}small,.why{{color
 td,th{{padding:.3rem .7rem;border-bottom:1px solid #d1d9e0;text-align:left;vertical-align:top}}td.n,th.n{{text-align:right}}
 .verdict{{font-size:1.2rem;font-weight:600}}.met{{color:#1a7f37}}.missed{{color:#9a6700}}.FAILED{{color:#cf222e;font-weight:600}}
 .grid{{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:10px}}figure{{margin:0}}
+.wide{{grid-template-columns:repeat(auto-fill,minmax(300px,1fr))}}.pair{{display:grid;grid-template-columns:1fr 1fr;gap:4px}}.pair figcaption{{grid-column:1/3}}
+.lost{{display:grid;place-items:center;height:120px;background:#f6f8fa;color:#59636e;border-radius:6px}}
 img{{width:100%;height:120px;object-fit:contain;background:#f6f8fa;border-radius:6px}}figcaption{{font-size:12px;overflow-wrap:anywhere}}
 svg{{display:block}}rect{{fill:#0969da}}code{{font-size:12px}}
 @media(prefers-color-scheme:dark){{body{{color:#e6edf3;background:#0d1117}}small,.why{{color:#9198a1}}td,th{{border-color:#3d444d}}
-img{{background:#161b22}}.met{{color:#3fb950}}.missed{{color:#d29922}}.FAILED{{color:#f85149}}rect{{fill:#4493f8}}}}
+img,.lost{{background:#161b22}}.met{{color:#3fb950}}.missed{{color:#d29922}}.FAILED{{color:#f85149}}rect{{fill:#4493f8}}}}
 </style><h1>{escape(title)}</h1><p class="verdict {"FAILED" if failed else "met"}">{escape(verdict)}</p>{told}<p>{escape(lead)}</p>
 <h2>Expectations</h2>{_outcomes(outcomes)}{body}</html>"""
 
@@ -111,11 +113,26 @@ def bars_html(counts: Mapping[str, int], limit: int = 30) -> str:
 def tiles_html(tiles: Sequence[Tile]) -> str:
     """Pictures inside the page, each with a title and a line."""
     figures = "".join(
-        f'<figure><img alt="" src="data:image/webp;base64,{base64.b64encode(tile.webp).decode()}">'
-        f"<figcaption>{escape(tile.title)}<br><small>{escape(tile.line)}</small></figcaption></figure>"
+        f"<figure>{_image(tile)}<figcaption>{escape(tile.title)}<br><small>{escape(tile.line)}</small></figcaption></figure>"
         for tile in tiles
     )
     return f"<div class=grid>{figures}</div>" if tiles else "<p class=why>none</p>"
+
+
+def pairs_html(pairs: Sequence[tuple[Tile, Tile]]) -> str:
+    """Pictures two and two, each pair with the line of its first."""
+    figures = "".join(
+        f"<figure class=pair>{_image(first)}{_image(second)}"
+        f"<figcaption>{escape(first.title)} | {escape(second.title)}<br><small>{escape(first.line)}</small></figcaption></figure>"
+        for first, second in pairs
+    )
+    return f"<div class='grid wide'>{figures}</div>" if pairs else "<p class=why>none</p>"
+
+
+def _image(tile: Tile) -> str:
+    if not tile.webp:
+        return "<span class=lost>no thumbnail</span>"
+    return f'<img alt="" src="data:image/webp;base64,{base64.b64encode(tile.webp).decode()}">'
 
 
 def text_html(text: str) -> str:

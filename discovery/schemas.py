@@ -226,3 +226,13 @@ MEMBERS = pa.schema(
         pa.field("gain", pa.float64()),
     ]
 )
+
+FINDINGS = pa.schema(  # what a collection check points at
+    [
+        pa.field("kind", pa.string(), nullable=False),  # one of stages.check_collection.KINDS
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("other_id", ID),  # the picture that it is told with, where there is one
+        pa.field("value", pa.float64()),  # by which findings of a kind are ordered
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)

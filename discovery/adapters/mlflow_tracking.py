@@ -86,6 +86,28 @@ def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path,
         raise _refusal(error, tracking_uri) from error
 
 
+def add_to_run(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], texts: Mapping[str, str], tracking_uri: str) -> None:
+    """Add to a run that is there, texts first and tags last, so that a tag tells that all is there. Raises TrackingError."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    from mlflow.entities import Metric, RunTag
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        client = mlflow.MlflowClient(tracking_uri=tracking_uri)
+        known = client.get_run(run_id).data.tags
+        if all(known.get(name) == value for name, value in tags.items()):
+            return
+        for path, text in texts.items():
+            client.log_text(run_id, text, path)
+        now = int(time.time() * 1000)
+        client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise _refusal(error, tracking_uri) from error
+
+
 def _is_there(client: Any, run_id: str) -> bool:
     from mlflow.exceptions import MlflowException
 

@@ -89,19 +89,22 @@ def ingest(params: Mapping[str, Any], batch: str = "") -> Json:
         return done(manifest, ws, rows=manifest.rows, assets=manifest.assets, new=manifest.new_assets, rejected=manifest.rejected)
 
 
-def check(params: Mapping[str, Any], manifest: Json) -> Json:
-    """Quality report; fails, without retry, when the batch missed its expectations (the report is committed before)."""
+def check(params: Mapping[str, Any], manifest: Json, context: Any = None) -> Json:
+    """Quality report; fails, without retry, when the batch missed its expectations (the report is in the store and in MLflow before)."""
     from airflow.sdk.exceptions import AirflowFailException
 
     from discovery.pipeline import QualityFailed, require_quality
+    from discovery.publish import show_quality
     from discovery.stages.check import check as stage
 
     with task_workspace(params) as ws:
         batch = _manifest(manifest)
         report = stage(batch, ws)
-        answer = done(report, ws, assets=report.assets, quarantined=report.quarantined, passed=report.passed)
+        show_quality(batch, report, ws, airflow_tags(context))
+        missed = " ".join(report.warnings) or "none"
+        answer = done(report, ws, assets=report.assets, quarantined=report.quarantined, warnings=missed, passed=report.passed)
         try:
-            require_quality(batch, report)
+            require_quality(batch, report, ws, airflow_tags(context))
         except QualityFailed as error:
             raise AirflowFailException(str(error)) from error
         return answer
@@ -154,6 +157,28 @@ def curate(params: Mapping[str, Any], snapshot: Json | None = None) -> Json:
     with task_workspace(params) as ws:
         version = stage(spec_of_form(params), ws)
         return done(version, ws, name=version.name, assets=version.assets, leaked=version.leaked, digest=version.digest[:16])
+
+
+def check_collection(params: Mapping[str, Any], version: Json, context: Any = None) -> Json:
+    """Collection report, in MLflow with the version's run; fails after that, without retry, when the version missed its expectations."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from discovery.pipeline import QualityFailed, require_collection
+    from discovery.publish import publish_collection_report
+    from discovery.stages.check_collection import check_collection as stage
+    from discovery.types import DatasetVersion
+
+    with task_workspace(params) as ws:
+        curated = DatasetVersion.from_dict(version)
+        report = stage(curated, ws)
+        published = publish_collection_report(curated, report, ws, airflow_tags(context))
+        missed = " ".join(report.warnings) or "none"
+        answer = done(report, ws, name=published.name, number=published.number, assets=report.assets, warnings=missed, passed=report.passed)
+        try:
+            require_collection(published, report)
+        except QualityFailed as error:
+            raise AirflowFailException(str(error)) from error
+        return answer
 
 
 def preview(params: Mapping[str, Any]) -> Json:
@@ -267,14 +292,21 @@ def catch_up(embeddings: Json) -> Json:
 
 
 def refresh(context: Any = None) -> list[Json]:
-    """Curate and publish every spec of schedule.collections over the current index; none configured is said and is no failure."""
-    import fsspec
+    """Curate, check and publish every spec of schedule.collections over the current index; none configured is said and is no failure.
 
-    from discovery.publish import publish_version
+    A version that fails its check does not keep the others from being made; the task fails at the end, without retry.
+    """
+    import fsspec
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from discovery.pipeline import QualityFailed, require_collection
+    from discovery.publish import publish_collection_report
     from discovery.spec import parse_spec
+    from discovery.stages.check_collection import check_collection as check_stage
     from discovery.stages.curate import curate as stage
 
     answers: list[Json] = []
+    failed: list[str] = []
     with task_workspace() as ws:
         uris = ws.config.schedule.collections
         if not uris:
@@ -282,7 +314,15 @@ def refresh(context: Any = None) -> list[Json]:
         for uri in uris:
             with fsspec.open(uri, "rt") as handle:
                 spec = parse_spec(handle.read(), uri)
-            published = publish_version(stage(spec, ws), ws, airflow_tags(context))
+            version = stage(spec, ws)
+            report = check_stage(version, ws)
+            published = publish_collection_report(version, report, ws, airflow_tags(context))
+            try:
+                require_collection(published, report)
+            except QualityFailed as error:
+                log.error("refresh: %s", error)
+                failed.append(str(error))
+                continue
             log.info("refresh: %s@%s, digest %s, %s", published.name, published.number, published.digest, published.url)
             answers.append(
                 {
@@ -292,6 +332,8 @@ def refresh(context: Any = None) -> list[Json]:
                     "mlflow_run_id": published.mlflow_run_id,
                 }
             )
+    if failed:
+        raise AirflowFailException("\n".join(failed))
     return answers
 
 

@@ -20,10 +20,10 @@ from discovery.core.splits import grouped_splits, merge_groups
 from discovery.errors import SpecError
 from discovery.spec import CollectionSpec
 from discovery.stages.asset_table import asset_table, column_name, novelty_reports
-from discovery.stages.history import current_snapshot, embedding_sets
+from discovery.stages.history import current_snapshot, embedding_sets, load_snapshot
 from discovery.stages.shards import load_vectors
 from discovery.stages.versions import find_version, member_ids
-from discovery.types import DatasetVersion, IndexSnapshot
+from discovery.types import DatasetVersion, IndexSnapshot, NoveltyReport
 from discovery.workspace import Workspace
 
 EXAMPLE_POOL = 10  # by example, the nearest 10 x budget candidates go on to selection
@@ -101,6 +101,20 @@ def _curate(spec: CollectionSpec, ws: Workspace, *, commit: bool) -> tuple[Datas
         version = ws.commit(version)
         ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
     return version, pool.removed
+
+
+def candidates_of(version: DatasetVersion, ws: Workspace) -> tuple[pa.Table, pa.Table]:
+    """The asset table that a version was made over, and of it the rows that it was chosen from; the same whenever they are asked for.
+
+    Raises CorruptArtifact when the store lost what the version was made from.
+    """
+    snapshot = load_snapshot(version.snapshot_id, ws)
+    novelty = [report for key in version.inputs if (report := ws.store.load_record(NoveltyReport, key)) is not None]
+    assets = asset_table(snapshot, ws, novelty)
+    spec = CollectionSpec.model_validate_json(version.spec)
+    parent = find_version(spec.parent, ws) if spec.parent else None
+    kept_out = [find_version(text, ws) for text in spec.must_not_leak_into]
+    return assets, _narrow(spec, snapshot, assets, _parent_splits(parent, ws), kept_out, ws).table
 
 
 def version_digest(

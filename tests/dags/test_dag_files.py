@@ -120,7 +120,7 @@ def test_every_task_retries_and_has_a_time_limit(structure: Any) -> None:
 
 def test_the_chain_of_a_request_is_in_order(structure: Any) -> None:
     tasks = structure["dags"]["visual_discovery"]["tasks"]
-    order = ["ingest", "check", "embed", "dedupe", "score", "index", "curate", "publish"]
+    order = ["ingest", "check", "embed", "dedupe", "score", "index", "curate", "check_collection", "publish"]
     assert set(tasks) == set(order)
     for earlier, later in itertools.pairwise(order):
         assert later in tasks[earlier]["downstream"]
@@ -142,7 +142,8 @@ def test_an_approval_stands_between_preview_and_collection(structure: Any) -> No
     tasks = structure["dags"]["curate_collection"]["tasks"]
     downstream = {task_id: task["downstream"] for task_id, task in tasks.items()}
     assert downstream == {
-        "preview": ["decide"], "decide": ["approve", "curate"], "approve": ["curate"], "curate": ["publish"], "publish": [],
+        "preview": ["decide"], "decide": ["approve", "curate"], "approve": ["curate"], "curate": ["check_collection", "publish"],
+        "check_collection": ["publish"], "publish": [],
     }  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_a_cleared_task_and_all_after_it_give_the_same_version(
 
 def test_xcom_carries_records_only(client: AirflowClient) -> None:
     run_id = client.call("GET", "/api/v2/dags/visual_discovery/dagRuns")["dag_runs"][0]["dag_run_id"]
-    for task in ("ingest", "check", "embed", "dedupe", "score", "index", "curate"):
+    for task in ("ingest", "check", "embed", "dedupe", "score", "index", "curate", "check_collection"):
         record = client.xcom("visual_discovery", run_id, task)
         assert record["stage"] == task and len(record["id"]) == 64
         assert len(str(record)) < 8192

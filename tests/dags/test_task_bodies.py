@@ -95,6 +95,41 @@ def test_a_failed_quality_report_stops_the_run_and_stays(sources: list[Path]) ->
     assert [report.passed for report in reports] == [False]  # type: ignore[attr-defined]
 
 
+def test_a_failed_report_is_in_mlflow_before_the_task_fails(sources: list[Path]) -> None:
+    import mlflow
+    from airflow.sdk.exceptions import AirflowFailException
+
+    limits = {"min_side_px": 100, "max_quarantined": 0.0}
+    manifest = tasks.ingest({"source": str(sources[0]), **limits})
+    with pytest.raises(AirflowFailException, match="and in MLflow run") as failure:
+        tasks.check(limits, manifest)
+    client = mlflow.MlflowClient(tracking_uri=load_config().tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("discovery").experiment_id])
+    assert run.info.run_id in str(failure.value) and run.data.metrics["quality_passed"] == 0
+
+
+def test_a_version_that_fails_its_check_is_in_mlflow_before_the_task_fails(sources: list[Path], tmp_path: Path) -> None:
+    import mlflow
+    from airflow.sdk.exceptions import AirflowFailException
+
+    index(*embedded(sources[0], "b0"))
+    version = tasks.curate(FORM)
+    report = tasks.check_collection(FORM, version)
+    assert report["stage"] == "check_collection" and report["passed"]
+    published = tasks.publish(FORM, version)
+    client = mlflow.MlflowClient(tracking_uri=load_config().tracking_uri)
+    assert client.get_run(published["mlflow_run_id"]).data.tags["discovery.collection_report_id"] == report["id"]
+
+    for asset in (tmp_path / "a root" / "assets").rglob("*"):
+        if asset.is_file():
+            asset.write_bytes(b"lost")
+    other = tasks.curate({**FORM, "collection": "other"})
+    with pytest.raises(AirflowFailException, match=r"other@1 failed its collection check: bytes_are_intact"):
+        tasks.check_collection(FORM, other)
+    (run,) = client.search_runs([client.get_experiment_by_name("other").experiment_id])
+    assert run.data.tags["discovery.collection_passed"] == "false"
+
+
 def test_maintenance_of_nothing_is_skipped() -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 

@@ -1,0 +1,172 @@
+"""What the labels of a version's members look like: likely mislabels, copies that contradict one another, balance, and what gives them away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from discovery.addressing import sha256_hex
+from discovery.core.draws import draw, id_array
+from discovery.core.knn import exact_knn
+from discovery.core.labels import ClassBalance, Leak, class_balance, contradictions, doubtful_labels, label_leaks, label_votes
+from discovery.core.samples import Sample
+from discovery.core.splits import merge_groups
+from discovery.errors import ConfigError, nearest
+from discovery.spec import CollectionSpec
+from discovery.stages.asset_table import column_name
+from discovery.stages.history import load_snapshot
+from discovery.types import DatasetVersion, DuplicateReport, Manifest
+from discovery.workspace import Workspace
+
+TOGETHER = ("component_id", "capture", "burst", "video_id")  # what shares one of these says the same thing twice
+# What a model may learn instead of the subject. Names and folders are left out: a model sees pixels, and a folder tells its label by design.
+NUISANCES = ("format", "width_px", "height_px", "orientation", "camera_make", "camera_model", "lens_model", "color_profile", "flash_fired")
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A member whose neighbours speak for another label: shares of their votes for both, and its nearest neighbour that has the other one."""
+
+    row: int
+    label: str
+    support: float
+    proposed: str
+    share: float
+    witness: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFindings:
+    """labels: of each member, None where it has none. sample: how many labelled members were compared with their neighbours, and how many are in doubt."""
+
+    column: str
+    labels: list[str | None]
+    balance: ClassBalance
+    sample: Sample
+    doubts: list[Doubt]
+    contradicting: dict[str, tuple[str, ...]]
+    leaks: list[Leak]
+
+    @property
+    def unlabelled(self) -> int:
+        """Members without a label."""
+        return sum(label is None for label in self.labels)
+
+
+def label_column(spec: CollectionSpec, assets: pa.Table, ws: Workspace) -> str:
+    """The column that holds the labels; empty when there is none. Raises ConfigError for a configured one that does not exist."""
+    names = assets.column_names
+    if wanted := ws.config.collection.label:
+        if column_name(wanted) not in names:
+            raise ConfigError(f"collection.label = {wanted!r}: there is no such column. {nearest(wanted, names)}")
+        return column_name(wanted)
+    if "label" in names:
+        return "label"
+    by = column_name(spec.quotas[0].by) if spec.quotas else ""
+    return by if by in names and pa.types.is_string(assets[by].type) else ""
+
+
+def labels_of(column: pa.ChunkedArray) -> list[str | None]:
+    """Each value as text; None for null and for empty text."""
+    return [None if value is None or str(value) == "" else str(value) for value in column.to_pylist()]
+
+
+def label_findings(version: DatasetVersion, column: str, members: pa.Table, vectors: NDArray[np.float32], ws: Workspace) -> LabelFindings:
+    """Look at the labels of all members.
+
+    members: rows of the asset table, with the column. vectors: (n, d) theirs; rows that are not finite are left out. Of copies, bursts, captures and the
+    frames of a video one speaks for all, and none of them for another of them.
+    """
+    config = ws.config.collection
+    labels = labels_of(members[column])
+    ids = members["asset_id"].to_pylist()
+    known = [row for row, label in enumerate(labels) if label is not None and np.isfinite(vectors[row]).all()]
+    names = sorted({str(labels[row]) for row in known})
+    code = {name: number for number, name in enumerate(names)}
+    codes = np.array([code[str(labels[row])] for row in known], np.int64)
+    groups = np.array(merge_groups(*_together(members, ids)), np.int64)[known]
+
+    asked = draw(id_array([ids[row] for row in known]), config.neighbour_rows, config.salt)
+    speakers = np.unique(groups, return_index=True)[1]  # the first of each group
+    doubts: list[Doubt] = []
+    if len(speakers) > 2 and len(names) > 1:
+        rows, distances = exact_knn(
+            vectors[known][asked], vectors[known][speakers], config.label_neighbours, query_ids=[str(group) for group in groups[asked]],
+            reference_ids=[str(group) for group in groups[speakers]],
+        )  # fmt: skip
+        voters = codes[speakers][rows]
+        found = doubtful_labels(codes[asked], label_votes(voters, distances, len(names)))
+        for place, support, proposed, share in zip(found.rows, found.support, found.proposed, found.share, strict=True):
+            first = int(np.flatnonzero(voters[place] == proposed)[0])
+            witness = known[int(speakers[rows[place, first]])]
+            row = known[int(asked[place])]
+            doubts.append(Doubt(row, str(labels[row]), float(support), names[int(proposed)], float(share), witness))
+    sample = Sample(len(asked), len(known), len(doubts))
+    rng = np.random.default_rng(int(sha256_hex(config.salt.encode())[:16], 16))
+    leaks = label_leaks(codes, _nuisances(members, known), groups, rng)
+    balance = class_balance([label for label in labels if label is not None])
+    return LabelFindings(column, labels, balance, sample, doubts, _contradicting(version, column, members, ws), leaks)
+
+
+def _together(members: pa.Table, ids: list[str]) -> list[list[str]]:
+    columns = [members[name].to_pylist() for name in TOGETHER if name in members.column_names]
+    return [ids, *([one if value is None else str(value) for one, value in zip(ids, values, strict=True)] for values in columns)]
+
+
+def _nuisances(members: pa.Table, known: list[int]) -> Mapping[str, NDArray[np.float64]]:
+    """Numbers as they are, text as codes, columns of one value left out."""
+    some = members.take(pa.array(known, pa.int64()))
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name in NUISANCES:
+        values = some[name].to_pylist()
+        if isinstance(next((value for value in values if value is not None), None), str):
+            order = {value: float(number) for number, value in enumerate(sorted({value for value in values if value is not None}))}
+            values = [None if value is None else order[value] for value in values]
+        columns[name] = np.array([np.nan if value is None else value for value in values], np.float64)
+    pixels = columns["width_px"] * columns["height_px"]
+    columns["aspect"] = columns["width_px"] / np.maximum(columns["height_px"], 1)
+    columns["bytes_per_pixel"] = np.array(some["size_bytes"].to_pylist(), np.float64) / np.maximum(pixels, 1)
+    return {name: values for name, values in columns.items() if len(np.unique(values)) > 1}
+
+
+def _contradicting(version: DatasetVersion, column: str, members: pa.Table, ws: Workspace) -> dict[str, tuple[str, ...]]:
+    """Components of members that carry several labels, over every listing of the same bytes or of a copy, also those that are no members."""
+    wanted = set(members["component_id"].to_pylist())
+    snapshot = load_snapshot(version.snapshot_id, ws)
+    component = dict(zip(*_component_columns(snapshot.duplicates_id, ws), strict=True))
+    groups: list[str] = []
+    labels: list[str] = []
+    for manifest_id in snapshot.manifests:
+        manifest = ws.store.load_record(Manifest, manifest_id)
+        if manifest is None:
+            continue  # `verify` tells of it
+        listed = ws.store.read_table(manifest, columns=["asset_id", "folder", "attributes"])
+        for asset_id, folder, attributes in zip(*(listed[name].to_pylist() for name in listed.column_names), strict=True):
+            group = component.get(asset_id)
+            if group in wanted and (label := _listed_label(column, folder, attributes)):
+                groups.append(str(group))
+                labels.append(label)
+    return contradictions(groups, labels)
+
+
+def _component_columns(duplicates_id: str, ws: Workspace) -> tuple[list[str], list[str]]:
+    report = ws.store.load_record(DuplicateReport, duplicates_id)
+    if report is None:
+        return [], []
+    table = ws.store.read_table(report, columns=["asset_id", "component_id"])
+    return table["asset_id"].to_pylist(), table["component_id"].to_pylist()
+
+
+def _listed_label(column: str, folder: str | None, attributes: str | None) -> str:
+    """The label that one listing gives, empty for none: only lists, sidecars and folders can differ between listings of the same bytes."""
+    if column in ("category", "folder"):
+        return folder or ""
+    for name, value in (json.loads(attributes) if attributes else {}).items():
+        if column_name(name) == column and value not in (None, ""):
+            return str(value)
+    return ""
