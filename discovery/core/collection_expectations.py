@@ -31,8 +31,9 @@ NUMBERS: dict[str, str] = {
     "small_classes": "classes with fewer than `collection.min_class` members",
     "split_gaps": "pairs of a class and a split without a member, of classes that have enough for every split",
     "unlabelled_share": "share of members without a label",
-    "likely_mislabels": "members looked at whose neighbours speak for another label",
+    "likely_mislabels": "members looked at whose pictures other members clearly expect another label of",
     "mislabel_share": "their share",
+    "mislabel_recall": "share of labels swapped on purpose that is told",
     "contradicting_copies": "members of which the same picture or a copy is listed with another label",
     "label_leak": "skill of the column that gives labels away best, when it is more than chance; 0 none, 1 always right",
 }  # fmt: skip

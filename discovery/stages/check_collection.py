@@ -241,9 +241,15 @@ def _labels(labels: LabelFindings, table: pa.Table, found: Findings, config: Col
         "contradicting_copies": float(len(contradicted)), "label_leak": max([0.0, *(leak.skill for leak in certain)]),
     }  # fmt: skip
     found.samples["mislabel_share"] = labels.sample
+    if labels.planted:
+        found.numbers["mislabel_recall"] = labels.recall
+        found.notes.append(
+            f"Likely mislabels: of {labels.planted:,} labels swapped on purpose {labels.recall:.0%} are told, at least {labels.recall_lower_bound:.0%} at 95 %."
+        )
     for doubt in labels.doubts:
-        detail = f"{doubt.label} ({doubt.support:.0%} of the neighbours' votes); neighbours say {doubt.proposed} ({doubt.share:.0%})"
-        found.add("mislabel", ids[doubt.row], detail, ids[doubt.witness], 1.0 - doubt.support)
+        own, other = doubt.votes
+        detail = f"{doubt.label}, rather {doubt.proposed}; its neighbours' votes: {own:.0%} and {other:.0%}"
+        found.add("mislabel", ids[doubt.row], detail, ids[doubt.witness], doubt.margin)
     for row in contradicted:
         found.add("contradiction", ids[row], f"listed as {' and as '.join(labels.contradicting[components[row]])}")
 

@@ -22,7 +22,7 @@ TOLD_IN_PAIRS = {
     "held_out": "In a version that it must not leak into",
     "copy": "Copies within",
     "close": "Closest across splits",
-    "mislabel": "Likely mislabels, the least supported first",
+    "mislabel": "Likely mislabels, the surest first, each with its nearest of the other label",
     "far": "Candidates farthest from any member",
 }
 TOLD_ALONE = {

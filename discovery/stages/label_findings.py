@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from discovery.addressing import sha256_hex
 from discovery.core.draws import draw, id_array
 from discovery.core.knn import exact_knn
-from discovery.core.labels import ClassBalance, Leak, class_balance, contradictions, doubtful_labels, label_leaks, label_votes
+from discovery.core.labels import (
+    ClassBalance,
+    LabelDoubt,
+    Leak,
+    class_balance,
+    contradictions,
+    doubtful_labels,
+    label_leaks,
+    label_votes,
+)
 from discovery.core.samples import Sample
 from discovery.core.splits import merge_groups
 from discovery.errors import ConfigError, nearest
@@ -30,25 +39,31 @@ NUISANCES = ("format", "width_px", "height_px", "orientation", "camera_make", "c
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A member whose neighbours speak for another label: shares of their votes for both, and its nearest neighbour that has the other one."""
+    """A member of which another label is expected, by `margin`. votes: of its neighbours, for its own label and for the other; witness: its nearest one with the other."""
 
     row: int
     label: str
-    support: float
     proposed: str
-    share: float
+    margin: float
+    votes: tuple[float, float]
     witness: int
 
 
 @dataclass(frozen=True, slots=True)
 class LabelFindings:
-    """labels: of each member, None where it has none. sample: how many labelled members were compared with their neighbours, and how many are in doubt."""
+    """labels: of each member, None where it has none. sample: how many labelled members were looked at, and how many are in doubt.
+
+    recall: share of labels swapped on purpose (`planted` of them) that is told, over recall_lower_bound with a confidence of 95 %.
+    """
 
     column: str
     labels: list[str | None]
     balance: ClassBalance
     sample: Sample
     doubts: list[Doubt]
+    planted: int
+    recall: float
+    recall_lower_bound: float
     contradicting: dict[str, tuple[str, ...]]
     leaks: list[Leak]
 
@@ -85,32 +100,44 @@ def label_findings(version: DatasetVersion, column: str, members: pa.Table, vect
     config = ws.config.collection
     labels = labels_of(members[column])
     ids = members["asset_id"].to_pylist()
-    known = [row for row, label in enumerate(labels) if label is not None and np.isfinite(vectors[row]).all()]
+    labelled = [row for row, label in enumerate(labels) if label is not None and np.isfinite(vectors[row]).all()]
+    asked = draw(id_array([ids[row] for row in labelled]), config.neighbour_rows, config.salt)
+    known = sorted(labelled[place] for place in asked)
     names = sorted({str(labels[row]) for row in known})
     code = {name: number for number, name in enumerate(names)}
     codes = np.array([code[str(labels[row])] for row in known], np.int64)
     groups = np.array(merge_groups(*_together(members, ids)), np.int64)[known]
-
-    asked = draw(id_array([ids[row] for row in known]), config.neighbour_rows, config.salt)
-    speakers = np.unique(groups, return_index=True)[1]  # the first of each group
-    doubts: list[Doubt] = []
-    if len(speakers) > 2 and len(names) > 1:
-        rows, distances = exact_knn(
-            vectors[known][asked], vectors[known][speakers], config.label_neighbours, query_ids=[str(group) for group in groups[asked]],
-            reference_ids=[str(group) for group in groups[speakers]],
-        )  # fmt: skip
-        voters = codes[speakers][rows]
-        found = doubtful_labels(codes[asked], label_votes(voters, distances, len(names)))
-        for place, support, proposed, share in zip(found.rows, found.support, found.proposed, found.share, strict=True):
-            first = int(np.flatnonzero(voters[place] == proposed)[0])
-            witness = known[int(speakers[rows[place, first]])]
-            row = known[int(asked[place])]
-            doubts.append(Doubt(row, str(labels[row]), float(support), names[int(proposed)], float(share), witness))
-    sample = Sample(len(asked), len(known), len(doubts))
     rng = np.random.default_rng(int(sha256_hex(config.salt.encode())[:16], 16))
+    found = doubtful_labels(vectors[known], codes, groups, rng)
+    doubts = _doubts(found, known, codes, groups, names, vectors[known], config.label_neighbours)
+    sample = Sample(len(known), len(labelled), len(doubts))
     leaks = label_leaks(codes, _nuisances(members, known), groups, rng)
     balance = class_balance([label for label in labels if label is not None])
-    return LabelFindings(column, labels, balance, sample, doubts, _contradicting(version, column, members, ws), leaks)
+    return LabelFindings(
+        column, labels, balance, sample, doubts, found.planted, found.recall, found.recall_lower_bound,
+        _contradicting(version, column, members, ws), leaks,
+    )  # fmt: skip
+
+
+def _doubts(
+    found: LabelDoubt, known: list[int], codes: NDArray[np.int64], groups: NDArray[np.int64], names: list[str], vectors: NDArray[np.float32], k: int
+) -> list[Doubt]:
+    """Each with what its neighbours say, of which a group has one."""
+    if not len(found.rows):
+        return []
+    speakers = np.unique(groups, return_index=True)[1]
+    rows, distances = exact_knn(
+        vectors[found.rows], vectors[speakers], k, query_ids=[str(group) for group in groups[found.rows]],
+        reference_ids=[str(group) for group in groups[speakers]],
+    )  # fmt: skip
+    votes = label_votes(codes[speakers][rows], distances, len(names))
+    doubts = []
+    for place, (row, margin, proposed) in enumerate(zip(found.rows.tolist(), found.margins.tolist(), found.proposed.tolist(), strict=True)):
+        others = speakers[(codes[speakers] == proposed) & (groups[speakers] != groups[row])]
+        witness = int(others[int(np.argmax(vectors[others] @ vectors[row]))]) if len(others) else row
+        said = (float(votes[place, codes[row]]), float(votes[place, proposed]))
+        doubts.append(Doubt(known[row], names[codes[row]], names[proposed], margin, said, known[witness]))
+    return doubts
 
 
 def _together(members: pa.Table, ids: list[str]) -> list[list[str]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from discovery.core.knn import exact_knn, normalise
-from discovery.core.labels import class_balance, contradictions, doubtful_labels, label_leaks, label_votes
+from discovery.core.knn import normalise
+from discovery.core.labels import LabelDoubt, LabelModel, class_balance, contradictions, doubtful_labels, label_leaks, label_votes
 from discovery.errors import InvalidInput
 
-CLASSES, EACH, K = 5, 40, 10
+CLASSES, EACH = 5, 40
 
 
 def clusters(rng: np.random.Generator, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -18,50 +18,83 @@ def clusters(rng: np.random.Generator, spread: float) -> tuple[np.ndarray, np.nd
     return normalise((centres[codes] + spread * rng.normal(size=(len(codes), 32))).astype(np.float32)), codes
 
 
-def votes_of(vectors: np.ndarray, codes: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
-    groups = np.arange(len(codes)) if groups is None else groups
-    speakers = np.unique(groups, return_index=True)[1]
-    rows, distances = exact_knn(vectors, vectors[speakers], K, query_ids=[str(g) for g in groups], reference_ids=[str(g) for g in groups[speakers]])
-    return label_votes(codes[speakers][rows], distances, CLASSES)
+def swapped(truth: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    given = truth.copy()
+    rows = rng.choice(len(truth), count, replace=False)
+    given[rows] = (given[rows] + 1 + rng.integers(0, CLASSES - 1, count)) % CLASSES
+    return given, rows
 
 
-def test_planted_mislabels_in_clear_clusters_are_all_found_and_nothing_else():
+def doubts(vectors: np.ndarray, codes: np.ndarray, groups: np.ndarray | None = None) -> LabelDoubt:
+    return doubtful_labels(vectors, codes, np.arange(len(codes)) if groups is None else groups, np.random.default_rng(0))
+
+
+def test_what_is_expected_of_a_row_is_what_a_fit_without_it_says() -> None:
+    rng = np.random.default_rng(0)
+    vectors, codes = clusters(rng, 0.3)
+    vectors, codes = vectors[::5], codes[::5]  # 40 rows, 8 of each
+    vectors[1] = vectors[0]
+    groups = np.arange(40)
+    groups[1] = 0  # a copy, which has no say
+    found = LabelModel(vectors, groups).expected(codes, CLASSES, 0.7)
+    kept = np.delete(np.arange(40), 1)
+    centred, one_hot = vectors.astype(float) - vectors[kept].mean(axis=0, dtype=float), np.eye(CLASSES)[codes] - np.eye(CLASSES)[codes[kept]].mean(axis=0)
+    for row, left_out in ((0, 0), (1, 0), (17, 17)):
+        others = kept[kept != left_out]
+        x, y = centred[others], one_hot[others]
+        plain = centred[row] @ np.linalg.solve(x.T @ x + 0.7 * np.eye(32), x.T @ y) + np.eye(CLASSES)[codes[kept]].mean(axis=0)
+        assert found[row] == pytest.approx(plain, abs=1e-9)
+
+
+def test_planted_mislabels_in_clear_clusters_are_all_found_and_lead_the_list() -> None:
     rng = np.random.default_rng(1)
     vectors, truth = clusters(rng, 0.1)
-    given = truth.copy()
-    planted = rng.choice(len(truth), 10, replace=False)
-    given[planted] = (given[planted] + 1 + rng.integers(0, CLASSES - 1, 10)) % CLASSES
-    found = doubtful_labels(given, votes_of(vectors, given))
-    assert sorted(found.rows) == sorted(planted)
-    assert (found.proposed == truth[found.rows]).all() and (np.diff(found.support) >= 0).all()
+    given, planted = swapped(truth, 10, rng)
+    found = doubts(vectors, given)
+    assert set(found.rows[:8]) <= set(planted) and len(set(found.rows) & set(planted)) >= 8
+    assert (found.proposed[:8] == truth[found.rows[:8]]).all() and (np.diff(found.margins) <= 0).all()
+    assert found.planted == 200 and found.recall == pytest.approx(0.7, abs=0.01) and 0.6 < found.recall_lower_bound < 0.7
 
 
-def test_clean_labels_of_overlapping_classes_are_mostly_left_in_peace():
-    vectors, truth = clusters(np.random.default_rng(2), 0.3)
-    votes = votes_of(vectors, truth)
-    disagree = (votes.argmax(axis=1) != truth).sum()
-    assert len(doubtful_labels(truth, votes).rows) <= disagree
+def test_clean_labels_of_clear_clusters_are_left_in_peace() -> None:
+    vectors, truth = clusters(np.random.default_rng(2), 0.1)
+    assert len(doubts(vectors, truth).rows) == 0
 
 
-def test_copies_do_not_vote_for_one_another():
-    rng = np.random.default_rng(4)
-    vectors, truth = clusters(rng, 0.05)
+def test_the_recall_that_is_told_is_that_of_mislabels_that_are_there() -> None:
+    rng = np.random.default_rng(3)
+    hits = planted = told = 0
+    for _ in range(10):
+        vectors, truth = clusters(rng, 0.3)
+        given, rows = swapped(truth, 10, rng)
+        found = doubts(vectors, given)
+        hits += len(set(found.rows) & set(rows))
+        planted += 10
+        told += found.recall / 10
+    assert abs(hits / planted - told) < 0.15
+
+
+def test_copies_have_no_say_on_one_another() -> None:
+    vectors, truth = clusters(np.random.default_rng(4), 0.05)
     given = truth.copy()
     given[:6] = 1  # six copies of one picture of class 0, all labelled 1
     vectors[:6] = vectors[0]
     together = np.concatenate([np.zeros(6, int), np.arange(6, len(truth))])
-    assert set(range(6)) <= set(doubtful_labels(given, votes_of(vectors, given, together)).rows.tolist())
-    assert not set(range(6)) & set(doubtful_labels(given, votes_of(vectors, given)).rows.tolist())  # without groups they would
+    assert set(range(6)) <= set(doubts(vectors, given, together).rows.tolist())
+    assert not set(range(6)) & set(doubts(vectors, given).rows.tolist())  # without groups they would have
+
+
+def test_few_rows_or_one_label_leave_nothing_in_doubt() -> None:
+    vectors, truth = clusters(np.random.default_rng(5), 0.1)
+    assert len(doubts(vectors[:19], truth[:19]).rows) == len(doubts(vectors, np.zeros(len(vectors), int)).rows) == 0
+    with pytest.raises(InvalidInput):
+        doubts(vectors, truth[:3], np.arange(3))
 
 
 def test_votes_count_nearer_neighbours_more_and_sum_to_one():
     votes = label_votes(np.array([[0, 1, -1], [-1, -1, -1]]), np.array([[0.1, 0.3, np.inf], [np.inf] * 3], np.float32), 2)
     assert votes[0] == pytest.approx([0.75, 0.25])  # 1 and 1/3
     assert votes[1].tolist() == [0.0, 0.0]
-    found = doubtful_labels(np.array([0, -1]), votes)
-    assert found.rows.tolist() == []
-    with pytest.raises(InvalidInput):
-        doubtful_labels(np.array([2, 0]), votes)
 
 
 def test_balance_of_no_labels_and_of_unequal_ones():
