@@ -2,102 +2,157 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]  # (h, w, 3) sRGB; the caller fixes the scale, since sharpness depends on it
-LUMA_WEIGHTS = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709, on gamma-encoded values
+from discovery.core.picture import Picture, Pixels, Tiles, cut_tiles, whole_picture  # noqa: F401 (whole_picture: examples)
+from discovery.core.structure import blockiness, blur, border, colour_noise, detail, drawn_edges, edge_step, flatness, noise
+
 DARK, BRIGHT = 2, 253  # of 255; beyond, a sensor or an encoder has clipped
 
-
-def luma(rgb: Pixels) -> NDArray[np.float64]:
-    """(h, w) luma in [0, 1].
-
-    >>> float(luma(np.full((1, 1, 3), 255, np.uint8))[0, 0])
-    1.0
-    """
-    return np.asarray(np.clip(rgb.astype(np.float64) @ LUMA_WEIGHTS / 255.0, 0.0, 1.0))
+Measure = Callable[[Picture], float]
 
 
-def brightness(rgb: Pixels) -> float:
+def brightness(picture: Picture) -> float:
     """Mean luma in [0, 1]; 0 is black.
 
-    >>> brightness(np.zeros((2, 2, 3), np.uint8))
+    >>> brightness(whole_picture(np.zeros((2, 2, 3), np.uint8)))
     0.0
     """
-    return float(luma(rgb).mean())
+    return float(picture.luma.mean(dtype=np.float64)) / 255.0
 
 
-def contrast(rgb: Pixels) -> float:
+def lit_tone(picture: Picture) -> float:
+    """The luma that 95 % of the pixels do not exceed, in [0, 1]; small is dark all over, but for a lamp or the moon.
+
+    >>> lit_tone(whole_picture(np.full((2, 2, 3), 51, np.uint8)))
+    0.2
+    """
+    return picture.tone_at(0.95)
+
+
+def contrast(picture: Picture) -> float:
     """Standard deviation of luma, in [0, 0.5]; 0 is one flat tone.
 
-    >>> round(contrast(np.array([[[0] * 3, [255] * 3]], np.uint8)), 6)
+    >>> round(contrast(whole_picture(np.array([[[0] * 3, [255] * 3]], np.uint8))), 6)
     0.5
     """
-    return float(luma(rgb).std())
+    return float(picture.luma.std(dtype=np.float64)) / 255.0
 
 
-def sharpness(rgb: Pixels) -> float:
-    """Variance of the Laplacian of luma (in squared luma units of 255); small is blurred. 0 under 3 px.
-
-    Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
-
-    >>> sharpness(np.full((8, 8, 3), 90, np.uint8))
-    0.0
-    """
-    y = luma(rgb) * 255.0
-    if min(y.shape) < 3:
-        return 0.0
-    laplacian = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
-    return float(np.round(laplacian, 9).var())
-
-
-def entropy(rgb: Pixels) -> float:
+def entropy(picture: Picture) -> float:
     """Shannon entropy of the 256-bin luma histogram, in bits, in [0, 8].
 
-    >>> entropy(np.array([[[0] * 3, [255] * 3]], np.uint8))
+    >>> entropy(whole_picture(np.array([[[0] * 3, [255] * 3]], np.uint8)))
     1.0
     """
-    counts = np.bincount(np.round(luma(rgb) * 255).astype(np.int64).ravel(), minlength=256)
-    share = counts[counts > 0] / counts.sum()
+    share = picture.tones[picture.tones > 0]
     return float(abs((share * np.log2(share)).sum()))
 
 
-def saturation(rgb: Pixels) -> float:
+def saturation(picture: Picture) -> float:
     """Mean of (max - min) / max over the channels, in [0, 1]; 0 is grey.
 
-    >>> saturation(np.array([[[255, 0, 0]]], np.uint8))
+    >>> saturation(whole_picture(np.array([[[255, 0, 0]]], np.uint8)))
     1.0
     """
-    high, low = rgb.max(axis=2).astype(np.float64), rgb.min(axis=2).astype(np.float64)
-    return float(((high - low) / np.maximum(high, 1.0)).mean())
+    high, low = picture.channel_range
+    return float(((high - low) / np.maximum(high, np.float32(1.0))).mean(dtype=np.float64))
 
 
-def clipped_fraction(rgb: Pixels) -> float:
+def chroma(picture: Picture) -> float:
+    """Mean of max - min over the channels, in [0, 1]; 0 is grey. Unlike saturation it does not take the noise of dark pixels for colour.
+
+    >>> chroma(whole_picture(np.array([[[51, 0, 0]]], np.uint8)))
+    0.2
+    """
+    high, low = picture.channel_range
+    return float((high - low).mean(dtype=np.float64)) / 255.0
+
+
+def clipped_fraction(picture: Picture) -> float:
     """Share of pixels whose luma is at the very end of the scale, in [0, 1].
 
-    >>> clipped_fraction(np.array([[[0] * 3, [128] * 3]], np.uint8))
+    >>> clipped_fraction(whole_picture(np.array([[[0] * 3, [128] * 3]], np.uint8)))
     0.5
     """
-    y = luma(rgb) * 255
-    return float(((y <= DARK) | (y >= BRIGHT)).mean())
+    return float(((picture.luma <= DARK) | (picture.luma >= BRIGHT)).mean())
 
 
-MEASURES: dict[str, Callable[[Pixels], float]] = {
+def crushed_fraction(picture: Picture) -> float:
+    """Share of pixels with every channel at the dark end, in [0, 1]: shadows without any detail.
+
+    >>> crushed_fraction(whole_picture(np.array([[[0] * 3, [0, 0, 99]]], np.uint8)))
+    0.5
+    """
+    return float((picture.channel_range[0] <= DARK).mean())
+
+
+def blown_fraction(picture: Picture) -> float:
+    """Share of pixels with any channel at the bright end, in [0, 1]: highlights that have lost detail or changed their hue.
+
+    >>> blown_fraction(whole_picture(np.array([[[255, 200, 99], [128] * 3]], np.uint8)))
+    0.5
+    """
+    return float((picture.channel_range[0] >= BRIGHT).mean())
+
+
+def white_fraction(picture: Picture) -> float:
+    """Share of pixels with every channel at the bright end, in [0, 1]: paper, snow, or highlights that are blown altogether.
+
+    >>> white_fraction(whole_picture(np.array([[[255, 255, 254], [255, 200, 99]]], np.uint8)))
+    0.5
+    """
+    return float((picture.channel_range[1] >= BRIGHT).mean())
+
+
+def sharpness(picture: Picture) -> float:
+    """Variance of the Laplacian of luma (in squared luma units of 255); small is blurred. 0 under 3 px. Grows with contrast: see `blur`.
+
+    Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
+
+    >>> sharpness(whole_picture(np.full((8, 8, 3), 90, np.uint8)))
+    0.0
+    """
+    y = picture.luma
+    if min(y.shape) < 3:
+        return 0.0
+    laplacian = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
+    return float(np.round(laplacian.var(dtype=np.float64), 9))
+
+
+MEASURES: dict[str, Measure] = {
+    "blockiness": blockiness,
+    "blown_fraction": blown_fraction,
+    "blur": blur,
+    "border": border,
     "brightness": brightness,
+    "chroma": chroma,
     "clipped_fraction": clipped_fraction,
+    "colour_noise": colour_noise,
     "contrast": contrast,
+    "crushed_fraction": crushed_fraction,
+    "detail": detail,
+    "drawn_edges": drawn_edges,
+    "edge_step": edge_step,
     "entropy": entropy,
+    "flatness": flatness,
+    "lit_tone": lit_tone,
+    "noise": noise,
     "saturation": saturation,
     "sharpness": sharpness,
+    "white_fraction": white_fraction,
 }
 
 
-def measure_image(rgb: Pixels) -> dict[str, float]:
-    """Every measure of one picture, by name."""
-    return {name: measure(rgb) for name, measure in MEASURES.items()}
+def measure_image(rgb: Pixels, tiles: Tiles | None = None) -> dict[str, float]:
+    """Every measure of one picture, by name. tiles: of its original pixels (picture.cut_tiles), when `rgb` was shrunk."""
+    picture = Picture(rgb, cut_tiles(rgb) if tiles is None else tiles)
+    return {name: measure(picture) for name, measure in MEASURES.items()}
 
 
 PICTURE_GRID, LUMA_GRID = 64, 16
@@ -113,10 +168,11 @@ def small_picture(rgb: Pixels) -> NDArray[np.uint8]:
     >>> small_picture(np.full((5, 7, 3), 255, np.uint8))[[0, 12287]].tolist()
     [255, 255]
     """
-    pixels = rgb.astype(np.float64)
-    rows, columns = _triangles(rgb.shape[0], PICTURE_GRID), _triangles(rgb.shape[1], PICTURE_GRID)
-    grid = np.stack([rows @ pixels[..., channel] @ columns.T for channel in range(3)], axis=-1)
-    return np.clip(np.round(grid), 0, 255).astype(np.uint8).ravel()
+    high, wide, _ = rgb.shape
+    lines = (_triangles(high, PICTURE_GRID) @ rgb.reshape(high, wide * 3).astype(np.float64)).reshape(PICTURE_GRID, wide, 3)
+    by_column = _triangles(wide, PICTURE_GRID) @ lines.transpose(1, 0, 2).reshape(wide, PICTURE_GRID * 3)
+    grid = by_column.reshape(PICTURE_GRID, PICTURE_GRID, 3).transpose(1, 0, 2)
+    return np.asarray(np.clip(np.round(grid), 0, 255), np.uint8).ravel()
 
 
 def small_rgb(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -131,9 +187,12 @@ def small_luma(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(np.round(grid.mean(axis=(1, 3))), np.uint8).ravel()
 
 
-def _triangles(length: int, size: int) -> NDArray[np.float64]:
-    """(size, length): weights of each input cell in each output cell, rows summing to 1: means of areas, or interpolation between cells."""
+@functools.lru_cache(maxsize=64)
+def _triangles(length: int, size: int) -> Any:
+    """(size, length) sparse: weights of each input cell in each output cell, rows summing to 1: means of areas, or interpolation between cells."""
+    from scipy.sparse import csr_array  # four of five weights are 0: a third of the time of full matrices, and the same sums
+
     scale = length / size
     centre = (np.arange(size) + 0.5) * scale - 0.5
     weights = np.clip(1.0 - np.abs(centre[:, None] - np.arange(length)) / max(1.0, scale), 0.0, None)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    return csr_array(weights / weights.sum(axis=1, keepdims=True))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from discovery.core.expectations import failing_rows, row_expectations
 from discovery.core.measures import MEASURES, measure_image, small_picture, small_rgb
+from discovery.core.picture import whole_picture
 from discovery.core.splits import grouped_splits, merge_groups
 from discovery.errors import InvalidInput
 
@@ -62,10 +63,10 @@ def checkerboard(side: int) -> np.ndarray:
     return (np.indices((side, side)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
-def test_a_black_picture_has_only_zeros_and_is_all_clipped():
+def test_a_black_picture_is_all_clipped_flat_and_without_edges_and_has_else_only_zeros():
     black = measure_image(np.zeros((8, 8, 3), np.uint8))
-    assert black.pop("clipped_fraction") == 1.0 and set(black.values()) == {0.0}
-    assert len(black) == len(MEASURES) - 1
+    assert [black.pop(name) for name in ("clipped_fraction", "crushed_fraction", "flatness", "blur")] == [1.0] * 4
+    assert set(black.values()) == {0.0} and len(black) == len(MEASURES) - 4
 
 
 def test_a_checkerboard_is_half_bright_of_two_tones_and_sharp():
@@ -76,7 +77,7 @@ def test_a_checkerboard_is_half_bright_of_two_tones_and_sharp():
 
 
 def test_green_is_brighter_than_red_and_red_than_blue():
-    red, green, blue = (MEASURES["brightness"](np.eye(3, dtype=np.uint8)[None, [i]] * 255) for i in range(3))
+    red, green, blue = (MEASURES["brightness"](whole_picture(np.eye(3, dtype=np.uint8)[None, [i]] * 255)) for i in range(3))
     assert (round(green, 4), round(red, 4), round(blue, 4)) == (0.7152, 0.2126, 0.0722)
 
 
