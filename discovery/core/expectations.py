@@ -9,7 +9,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from discovery.core.issues import ISSUES
 from discovery.errors import ConfigError
+
+QUARANTINED = frozenset({"blank", "odd_aspect"})  # issues that the first expectations are about
 
 
 class Severity(StrEnum):
@@ -100,6 +103,22 @@ def row_expectations(min_side_px: int, max_aspect: float, min_contrast: float, m
         quarantines("side_not_tiny", "shorter_side_px", min_side_px, None, "too small to show anything"),
         quarantines("aspect_not_extreme", "aspect", 1.0, max_aspect, "a strip, most often a banner or a broken crop"),
         quarantines("not_blank", "contrast", min_contrast, None, "one flat colour"),
+    ]
+
+
+def issue_expectations(max_quarantined: float = 0.2) -> list[Expectation]:
+    """What is besides expected of each picture: that nobody marked it as junk, else it is quarantined; and that it has none of core.issues, else it is told.
+
+    They are on the columns marked_junk and `<issue>_score`. Telling is a warning where more than the share max_quarantined have the issue.
+    """
+    mostly = 1.0 - max_quarantined
+    return [
+        Expectation("not_marked_junk", "marked_junk", None, 0.0, "a person said that it should not be here", Severity.WARNING, Action.QUARANTINE, mostly),
+        *(
+            Expectation(f"not_{one.name}", f"{one.name}_score", one.threshold, None, one.meaning, Severity.INFO, Action.REPORT, mostly)
+            for one in ISSUES.values()
+            if one.name not in QUARANTINED
+        ),
     ]
 
 

@@ -11,14 +11,23 @@ import pyarrow as pa
 from discovery import schemas
 from discovery.adapters.storage import table_to_parquet
 from discovery.config import CheckConfig
-from discovery.core.expectations import Action, Expectation, batch_expectations, failing_rows, row_expectations, with_users
+from discovery.core.expectations import (
+    Action,
+    Expectation,
+    batch_expectations,
+    failing_rows,
+    issue_expectations,
+    row_expectations,
+    with_users,
+)
 from discovery.gallery import Tile
 from discovery.quality_page import distributions_html, quality_html, tiles_html
 from discovery.stages.batch_table import batch_table
 from discovery.stages.expected import Judgement, columns_of, judge, users_expectations
+from discovery.stages.marks import JUNK, standing_marks
 from discovery.stages.measure import measure, producer_id
 from discovery.stages.shards import read_shards, sources_of
-from discovery.types import Manifest, QualityReport
+from discovery.types import Manifest, Mark, QualityReport
 from discovery.workspace import Workspace
 
 SHOWN = 12  # pictures in the report that miss an expectation
@@ -28,11 +37,12 @@ def check(manifest: Manifest, ws: Workspace) -> QualityReport:
     """The quality report of one manifest, committed whether it passed or not.
 
     Pictures that miss an expectation whose action is `quarantine` take no further part. The report fails by an expectation that stops
-    (`Expectation.stops`) and that too many miss; any other that is missed is among its `warnings`. Raises ConfigError, before anything is
+    (`Expectation.stops`) and that too many miss; any other that is missed is among its `warnings`. What people marked as junk is quarantined. Raises ConfigError, before anything is
     measured, for an expectation that cannot be judged. Tally: measure.computed, measure.reused.
     """
     config = ws.config.check
-    key = ws.key(QualityReport, [config], [manifest.id], measures=producer_id())
+    junk = _junk_of(manifest, ws)
+    key = ws.key(QualityReport, [config], [manifest.id], measures=producer_id(), **({"junk": sorted(junk)} if junk else {}))
     if (found := ws.find(QualityReport, key)) is not None:
         return found
 
@@ -42,7 +52,7 @@ def check(manifest: Manifest, ws: Workspace) -> QualityReport:
     columns_of(batch_table(manifest, ids, None, ws), on_rows)  # raises for what is no column, before the work
     shards = measure(needed, ws)
     measures = read_shards(shards, ids, ws, without=schemas.PICTURE.name)
-    table = batch_table(manifest, ids, measures if ids else None, ws)
+    table = batch_table(manifest, ids, measures if ids else None, ws, frozenset(junk))
     quarantined, judgement = _judged(table, on_rows, manifest, config)
 
     failed = judgement.missed
@@ -64,11 +74,20 @@ def check(manifest: Manifest, ws: Workspace) -> QualityReport:
     )
     return ws.commit(
         QualityReport(
-            id=key, inputs=(manifest.id, *(shard.id for shard in shards)), created_at=ws.clock(), files=files,
+            id=key, inputs=(manifest.id, *(shard.id for shard in shards), *(one.id for one in junk.values())), created_at=ws.clock(), files=files,
             manifest_id=manifest.id, assets=len(ids), quarantined=int(quarantined.sum()), passed=not judgement.failed,
             failed_expectations=judgement.failed, warnings=judgement.warnings,
         )
     )  # fmt: skip
+
+
+def _junk_of(manifest: Manifest, ws: Workspace) -> dict[str, Mark]:
+    """The manifest's assets that people marked as junk, with the marks."""
+    junk = {asset_id: one for asset_id, one in standing_marks(ws.catalog).items() if one.mark == JUNK}
+    if not junk:
+        return {}
+    listed = set(ws.store.read_table(manifest, columns=["asset_id"])["asset_id"].to_pylist())
+    return {asset_id: one for asset_id, one in junk.items() if asset_id in listed}
 
 
 def accepted_assets(report: QualityReport, ws: Workspace) -> list[str]:
@@ -79,7 +98,9 @@ def accepted_assets(report: QualityReport, ws: Workspace) -> list[str]:
 
 def expectations_on_pictures(config: CheckConfig) -> list[Expectation]:
     """The built-in expectations on each picture, and the user's. Raises ConfigError when a name is a built-in one's."""
-    own = row_expectations(config.min_side_px, config.max_aspect, config.min_contrast, config.max_quarantined)
+    own = [
+        *row_expectations(config.min_side_px, config.max_aspect, config.min_contrast, config.max_quarantined), *issue_expectations(config.max_quarantined)
+    ]  # fmt: skip
     return with_users(own, users_expectations(config.expectations), batch_expectations(config.max_rejected, config.max_quarantined))
 
 

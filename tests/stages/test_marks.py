@@ -18,7 +18,8 @@ from discovery.stages.marks import mark, said_of, standing_marks
 from discovery.stages.novelty_reference import reference_of
 from discovery.stages.reindex import reindex
 from discovery.stages.score import score, top_novel, top_rare
-from discovery.types import DatasetVersion, NoveltyReport
+from discovery.stages.search import search
+from discovery.types import DatasetVersion, NoveltyReport, QualityReport
 from discovery.workspace import Workspace
 from tests.stages.test_chain_laws import drawing, texture, workspace
 
@@ -91,8 +92,8 @@ def test_what_the_reference_has_is_no_candidate(shop: Shop) -> None:
 
 
 def test_the_index_and_exact_search_agree(shop: Shop) -> None:
-    for search in ("exact", "index"):
-        ws = replace(shop.ws, config=shop.ws.config.replace(novelty={**NOVELTY, "search": search}))
+    for way in ("exact", "index"):
+        ws = replace(shop.ws, config=shop.ws.config.replace(novelty={**NOVELTY, "search": way}))
         found = [(row["asset_id"], row["p_value"]) for row in top_novel(shop.score(ws=ws), ws, 40)]
         assert found == [(row["asset_id"], row["p_value"]) for row in top_novel(shop.score(), shop.ws, 40)]
 
@@ -171,3 +172,17 @@ def test_a_batch_that_is_darker_as_a_whole_is_shifted_and_says_so(shop: Shop) ->
     assert isinstance(report, NoveltyReport) and report.candidates == 40
     assert report.shifted and report.novel == 0 == report.rare and report.null_fraction < 0.5
     assert any(word.startswith("darker (brightness") for word in report.moved) and "darker" in report.note
+
+
+def test_junk_is_quarantined_by_the_next_check_and_leaves_the_index(shop: Shop) -> None:
+    asset = shop.asset("one-010.png")
+    assert find_asset(asset, shop.ws) == asset and search(shop.ws, like=[asset], k=1).results
+    (said,) = mark([asset], "junk", "ana", shop.ws)
+    again = run_pipeline([str(shop.folder / "one")], shop.ws)
+    report = again.records["check"]
+    assert isinstance(report, QualityReport) and report.quarantined == 1 and said.id in report.inputs and report.passed
+    (row,) = [row for row in shop.ws.store.read_table(report).to_pylist() if row["is_quarantined"]]
+    assert (row["asset_id"], row["failed"][0]) == (asset, "not_marked_junk")
+    assert asset not in {one.asset_id for one in search(shop.ws, like=[shop.asset("one-011.png")], k=60).results}
+    mark([asset], "none", "ana", shop.ws)
+    assert run_pipeline([str(shop.folder / "one")], shop.ws).records["check"].id == shop.first.records["check"].id
