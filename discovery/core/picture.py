@@ -40,11 +40,10 @@ class Picture:
         return np.asarray(counts / counts.sum())
 
     @cached_property
-    def channel_range(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(h, w) float32 each: the largest and the smallest of the three channels of `pixels`, in [0, 255]."""
+    def channel_range(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """(h, w) uint8 each: the largest and the smallest of the three channels of `pixels`."""
         red, green, blue = self.pixels[..., 0], self.pixels[..., 1], self.pixels[..., 2]
-        high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-        return high.astype(np.float32), low.astype(np.float32)
+        return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
 
     def tone_at(self, share: float) -> float:
         """The luma in [0, 1] that this share of the pixels does not exceed."""

@@ -77,11 +77,12 @@ def colour_noise(picture: Picture) -> float:
 
     What is drawn or photographed differs from pixel to pixel in luma and hardly in colour, a sensor's noise in both.
     """
-    tiles = picture.tiles[:, : picture.tiles.shape[1] // 2 * 2, : picture.tiles.shape[2] // 2 * 2].astype(np.float32)
-    half = (tiles[:, ::2, ::2] + tiles[:, ::2, 1::2] + tiles[:, 1::2, ::2] + tiles[:, 1::2, 1::2]) / np.float32(4)
-    if min(half.shape[1:3]) < 3:
+    tiles = picture.tiles[:, : picture.tiles.shape[1] // 2 * 2, : picture.tiles.shape[2] // 2 * 2].astype(np.int16)
+    lines = tiles[:, ::2] + tiles[:, 1::2]
+    four = lines[:, :, ::2] + lines[:, :, 1::2]
+    if min(four.shape[1:3]) < 3:
         return 0.0
-    found = [_noise_of_squares(np.asarray(half[..., channel] - half[..., 1], np.float32), BLOCK_PX // 2) for channel in (0, 2)]
+    found = [_noise_of_squares(np.asarray((four[..., channel] - four[..., 1]) / np.float32(4), np.float32), BLOCK_PX // 2) for channel in (0, 2)]
     return float(np.round(min(np.quantile(sigma, FLATTEST) for sigma in found), 6))
 
 
@@ -156,7 +157,10 @@ def _squares(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 def _bar(luma: NDArray[np.float32]) -> float:
     """Share of the rows, from the first on, that are one tone and end at a straight edge."""
-    off = np.abs(luma - np.median(luma[0]))
+    tone = np.median(luma[0])
+    if (np.abs(luma[0] - tone) <= BORDER_TONES).mean() < 0.98:
+        return 0.0  # most pictures end here
+    off = np.abs(luma - tone)
     is_plain = (off <= BORDER_TONES).mean(axis=1) >= 0.98
     rows = len(luma) if is_plain.all() else int(np.argmin(is_plain))
     if rows == 0 or rows == len(luma):
