@@ -26,8 +26,17 @@ def brightness(picture: Picture) -> float:
     return float(picture.luma.mean(dtype=np.float64)) / 255.0
 
 
+def bright_tone(picture: Picture) -> float:
+    """The luma that 99 % of the pixels do not exceed, in [0, 1]; small is dark all over.
+
+    >>> bright_tone(whole_picture(np.full((2, 2, 3), 51, np.uint8)))
+    0.2
+    """
+    return picture.tone_at(0.99)
+
+
 def lit_tone(picture: Picture) -> float:
-    """The luma that 95 % of the pixels do not exceed, in [0, 1]; small is dark all over, but for a lamp or the moon.
+    """The luma that 95 % of the pixels do not exceed, in [0, 1]: as `bright_tone`, but a lamp or the moon does not reach it.
 
     >>> lit_tone(whole_picture(np.full((2, 2, 3), 51, np.uint8)))
     0.2
@@ -130,6 +139,7 @@ MEASURES: dict[str, Measure] = {
     "blown_fraction": blown_fraction,
     "blur": blur,
     "border": border,
+    "bright_tone": bright_tone,
     "brightness": brightness,
     "chroma": chroma,
     "clipped_fraction": clipped_fraction,
