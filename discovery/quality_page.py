@@ -48,7 +48,7 @@ img,.lost{{background:#161b22}}.met{{color:#3fb950}}.missed{{color:#d29922}}.FAI
 
 def _outcomes(outcomes: Sequence[Outcome]) -> str:
     rows = []
-    for one in outcomes:
+    for one in sorted(outcomes, key=lambda one: ("FAILED", "missed", "met").index(one.verdict)):
         expected = one.expectation
         share = "" if expected.mostly >= 1 else f"<br><small>for {100 * expected.mostly:g} % at least</small>"
         rows.append(

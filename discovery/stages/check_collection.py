@@ -277,7 +277,8 @@ def _judge(members: pa.Table, found: Findings, config: CollectionConfig) -> Judg
         if (sample := found.samples.get(one.column)) is not None
     }
     if (sample := found.samples.get("coverage_radius")) is not None:
-        said = statement(sample, checks, config.confidence, "candidates farther from any member")
+        beyond = statement(sample, checks, config.confidence, "candidates farther from any member")
+        said = f"all {sample.of:,} candidates were looked at" if sample.is_whole else beyond
         found.notes.append(f"Coverage: radius {found.numbers['coverage_radius']:.4g}; {said}.")
     judgement = judgement.with_statements(statements)
     skipped = [Outcome(one, 0, 0, True, "not looked at: the version has no such number, as without labels or a parent") for one in absent]

@@ -45,7 +45,7 @@ def collection_html(
     uris = dict(zip(members["asset_id"].to_pylist(), members["source_uri"].to_pylist(), strict=True))
     splits = ", ".join(f"{name} {count:,}" for name, count in version.splits.items())
     lead = f"{version.assets:,} members of {version.candidates:,} candidates ({splits}). Digest {version.digest[:16]}…, index {version.snapshot_id[:12]}…. {' '.join(notes)}"
-    sections = [("Numbers", table_html(("number", "value", "what it is"), [(name, _number(numbers[name]), NUMBERS[name]) for name in NUMBERS if name in numbers]))]
+    sections = [("Numbers", table_html(("number", "value", "what it is"), [(name, _number(numbers[name]), NUMBERS[name].replace("`", "")) for name in NUMBERS if name in numbers]))]
     if labels is not None:
         sections += _label_sections(labels, members)
     rows = points.to_pylist()
