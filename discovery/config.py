@@ -216,6 +216,7 @@ class NoveltyConfig(Section):
     """How novelty is scored and called."""
 
     score: Literal["knn", "mahalanobis", "density", "combined"] = Field("knn", description="'knn': far from its nearest references; 'mahalanobis': unlike all of them together; 'density': lonelier than its neighbours, for what is rare among the known; 'combined': the mean of the three ranks")
+    reference: str = Field("", description="what is new is measured against, where a command or form names nothing: name@number, source:URI, where:SQL, all; empty: what was indexed before")
     k: int = Field(5, ge=1, le=10, description="nearest references in the mean; above 10 rare known modes look novel")
     fdr: float = Field(0.1, gt=0, lt=1, description="share of false discoveries allowed among the discoveries")
     calibration_rows: int = Field(10_000, ge=20, description="reference rows held out at most: half of a reference of up to 4,000, a tenth of one over 20,000")

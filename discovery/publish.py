@@ -187,7 +187,7 @@ def _run_metrics(records: Mapping[str, Record]) -> dict[str, float]:
             case DuplicateReport():
                 metrics |= {"exact_groups": record.exact_groups, "near_groups": record.near_groups}
             case NoveltyReport():
-                metrics |= {"candidates": record.candidates, "novel": record.novel, "shifted": float(record.shifted)}
+                metrics |= {"candidates": record.candidates, "novel": record.novel, "rare": record.rare, "themes": record.themes, "shifted": float(record.shifted)}
             case IndexSnapshot():
                 metrics |= {"indexed": record.elements, **_recall_metrics(record)}
             case DatasetVersion():

@@ -72,13 +72,14 @@ def score(
     """Novelty of the manifest's new assets, before they are indexed.
 
     Candidates are the new assets that keep their duplicate group, so that a picture counts once; those that the reference has are none.
-    reference: empty for the index snapshot before this manifest, or a set (`asset_sets.find_set`). Without a reference nothing is
+    reference: a set (`asset_sets.find_set`), `previous` for the index snapshot before this manifest; empty for what
+    novelty.reference says. Without a reference nothing is
     called novel, and the report says so. Some of the reference is held out for calibration (`core.conformal.calibration_size`); candidates and
     held-out rows are looked up in the other part alone. When the batch moved as a whole it is called shifted, with what its pictures are
     other in, and no asset is called novel. Memory: a block of candidates, their results, and what the index maps.
     """
     config = ws.config.novelty
-    known = reference_of(reference, manifest, embeddings.encoder_id, ws)
+    known = reference_of(reference or config.reference, manifest, embeddings.encoder_id, ws)
     inputs = [*(known.inputs if known else ()), embeddings.id, duplicates.id]
     identity = {"reference": known.id, "marks": known.marks} if known else {}
     key = ws.key(NoveltyReport, [config], [embeddings.id, duplicates.id], **identity)
@@ -199,10 +200,10 @@ def _table(
 
     known = looked.nearest >= 0 if looked else np.zeros((n, 0), bool)
     offsets = pa.array(np.concatenate([[0], np.cumsum(known.sum(axis=1))]), pa.int32())
-    names = pa.array(outcome.nearest[known].tolist() if looked else [], pa.binary()).cast(pa.string())
+    names = _texts(outcome.nearest[known] if looked else np.zeros(0, f"S{ID_DIGITS}"))
     apart = pa.array(looked.nearest_distance[known] if looked else np.zeros(0, np.float32), pa.float32())
     columns = [
-        pa.array(ids.tolist(), pa.binary()).cast(pa.string()), numbers(looked.novelty if looked else np.zeros(0), pa.float32()),
+        _texts(ids), numbers(looked.novelty if looked else np.zeros(0), pa.float32()),
         numbers(outcome.percentile, pa.float32()), numbers(outcome.p, pa.float64()), numbers(q if len(outcome.p) else np.zeros(0), pa.float64()),
         pa.array(is_novel), pa.array(themes.of, pa.int32(), mask=themes.of < 0), numbers(looked.density if looked else np.zeros(0), pa.float32()),
         numbers(outcome.rare_q, pa.float64()), pa.array(is_rare), pa.ListArray.from_arrays(offsets, names), pa.ListArray.from_arrays(offsets, apart),
@@ -225,6 +226,12 @@ def _top(table: pa.Table, column: str, limit: int) -> list[dict[str, object]]:
     known = table.filter(table[column].is_valid())
     rows: list[dict[str, object]] = known.sort_by([(column, "descending"), ("asset_id", "ascending")]).slice(0, limit).to_pylist()
     return rows
+
+
+def _texts(ids: Ids) -> pa.Array:
+    """Strings of whole ids, without an object for each."""
+    data = pa.py_buffer(np.ascontiguousarray(ids, f"S{ID_DIGITS}"))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(ID_DIGITS), len(ids), [None, data]).cast(pa.binary()).cast(pa.string())
 
 
 def _ids(column: pa.ChunkedArray) -> Ids:
