@@ -34,7 +34,10 @@ from discovery.workspace import Workspace
 
 TOGETHER = ("component_id", "capture", "burst", "video_id")  # what shares one of these says the same thing twice
 # What a model may learn instead of the subject. Names and folders are left out: a model sees pixels, and a folder tells its label by design.
-NUISANCES = ("format", "width_px", "height_px", "orientation", "camera_make", "camera_model", "lens_model", "color_profile", "flash_fired")
+NUISANCES = (
+    "format", "width_px", "height_px", "orientation", "camera_make", "camera_model", "lens_model", "color_profile", "flash_fired", "blockiness",
+    "border", "noise",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ def _nuisances(members: pa.Table, known: list[int]) -> Mapping[str, NDArray[np.f
     """Numbers as they are, text as codes, columns of one value left out."""
     some = members.take(pa.array(known, pa.int64()))
     columns: dict[str, NDArray[np.float64]] = {}
-    for name in NUISANCES:
+    for name in (name for name in NUISANCES if name in some.column_names):
         values = some[name].to_pylist()
         if isinstance(next((value for value in values if value is not None), None), str):
             order = {value: float(number) for number, value in enumerate(sorted({value for value in values if value is not None}))}
