@@ -1,4 +1,4 @@
-"""The figures of docs/novelty.md, from real pictures: flags as the novelty among one vendor's other emoji, as in `novelty_quality`.
+"""The figures of docs/novelty.md, from real pictures: photographs as the novelty among the emoji of one vendor, which is an easy case.
 
     python -m benchmarks.novelty_figures          with the vectors that novelty_quality keeps; writes docs/images/novelty-*.svg, and prints what they say
 """
@@ -14,11 +14,11 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.novelty_quality import REFERENCE_SHARE, Drawn, read, tasks_of
+from benchmarks.novelty_quality import REFERENCE_SHARE, Drawn, Task, read
 from discovery.core.conformal import benjamini_hochberg, conformal_p_values, shift_test
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-ORDINARY, NEW, LEVEL, SEED = 495, 5, 0.1, 7
+ORDINARY, NEW, LEVEL, SEED = 475, 25, 0.1, 7
 KNOWN, USUAL, NOVEL, ALARM = "#8a97a8", "#2b5ca6", "#d9771f", "#b02a1f"
 
 
@@ -41,12 +41,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("/tmp/novelty-cache"))
     options = parser.parse_args()
     style()
-    task = next(one for one in tasks_of(*read(options.corpora, options.cache)) if one.name == "flags")
+    rows, vectors, ids = read(options.corpora, options.cache)
+    emoji = np.array(["google" in row["path"] for row in rows])
+    photos = np.array([row["source"] == "gcompris" for row in rows])
+    task = Task("photos", vectors[emoji], ids[emoji], vectors[photos])
     rng = np.random.default_rng(SEED)
     drawn = Drawn.of(task, "knn", rng.permutation(len(task.known)), int(REFERENCE_SHARE * len(task.known)))
     usual = drawn.views.look(drawn.candidates[:ORDINARY]).novelty
-    flags = drawn.views.look(task.novel[rng.permutation(len(task.novel))[:100]]).novelty
-    new = flags[:NEW]
+    new_ones = drawn.views.look(task.novel[rng.permutation(len(task.novel))[:100]]).novelty
+    new = new_ones[:NEW]
     scores = np.concatenate([usual, new])
     p = conformal_p_values(drawn.calibration, scores)
     called = benjamini_hochberg(p) <= LEVEL
@@ -60,7 +63,7 @@ def main() -> None:
     bins = np.linspace(0, float(scores.max()) * 1.02, 45)
     axes.hist(drawn.calibration, bins, weights=np.full(len(drawn.calibration), len(usual) / len(drawn.calibration)), color=KNOWN, alpha=0.45, label="calibration rows (known, held out)")
     axes.hist(usual, bins, histtype="step", color=USUAL, lw=1.6, label=f"{len(usual)} ordinary candidates")
-    axes.plot(new, np.full(len(new), 1.5), "v", color=NOVEL, ms=8, label=f"{len(new)} new ones (flags)")
+    axes.plot(new, np.full(len(new), 1.5), "v", color=NOVEL, ms=8, label=f"{len(new)} new ones (photographs)")
     axes.axvline(cut, color=ALARM, ls=":", lw=1.4)
     axes.text(cut, axes.get_ylim()[1] * 0.96, f" 95th percentile: {alarms.sum()} alarms,\n {int((alarms & ~is_new).sum())} of them false", color=ALARM, va="top", fontsize=9)
     if called.any():
@@ -70,7 +73,7 @@ def main() -> None:
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     save(figure, "novelty-scores.svg")
 
-    mixed = np.concatenate([usual[: len(usual) - 45], flags[:45]])
+    mixed = np.concatenate([usual[: len(usual) - 45], new_ones[:45]])
     far = drawn.views.look(task.novel[rng.permutation(len(task.novel))[:400]]).novelty
     cases = [("an ordinary batch", usual), ("with a tenth that is new", mixed), ("another kind as a whole", far)]
     figure, row = plt.subplots(1, 3, figsize=(8, 2.4), sharex=True)
