@@ -64,6 +64,7 @@ def main() -> None:
     axes.hist(drawn.calibration, bins, weights=np.full(len(drawn.calibration), len(usual) / len(drawn.calibration)), color=KNOWN, alpha=0.45, label="calibration rows (known, held out)")
     axes.hist(usual, bins, histtype="step", color=USUAL, lw=1.6, label=f"{len(usual)} ordinary candidates")
     axes.plot(new, np.full(len(new), 1.5), "v", color=NOVEL, ms=8, label=f"{len(new)} new ones (photographs)")
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.45)
     axes.axvline(cut, color=ALARM, ls=":", lw=1.4)
     axes.text(cut, axes.get_ylim()[1] * 0.96, f" 95th percentile: {alarms.sum()} alarms,\n {int((alarms & ~is_new).sum())} of them false", color=ALARM, va="top", fontsize=9)
     if called.any():
@@ -84,6 +85,7 @@ def main() -> None:
         axes.hist(values, np.linspace(0, 1, 21), color=USUAL if not shift.is_shifted else ALARM)
         axes.set(title=name, xlabel="p-value")
         axes.title.set_fontsize(10)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
         verdict = "shifted: none is called" if shift.is_shifted else f"{found} called at q = {LEVEL}"
         axes.text(0.97, 0.95, verdict, transform=axes.transAxes, ha="right", va="top", fontsize=9)
         print(f"{name}: {verdict}; {found} would be called without the test")
