@@ -115,7 +115,7 @@ def issue_expectations(max_quarantined: float = 0.2) -> list[Expectation]:
     return [
         Expectation("not_marked_junk", "marked_junk", None, 0.0, "a person said that it should not be here", Severity.WARNING, Action.QUARANTINE, mostly),
         *(
-            Expectation(f"not_{one.name}", f"{one.name}_score", one.threshold, None, one.meaning, Severity.INFO, Action.REPORT, mostly)
+            Expectation(f"few_{one.name}", f"{one.name}_score", one.threshold, None, one.meaning, Severity.INFO, Action.REPORT, mostly)
             for one in ISSUES.values()
             if one.name not in QUARANTINED
         ),
