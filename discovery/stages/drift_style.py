@@ -22,7 +22,7 @@ svg{display:block;width:100%;height:auto}svg text{font-size:11px;fill:var(--dim)
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:8px}
 figure{margin:0;min-width:0}img,.none{display:block;width:100%;height:96px;object-fit:contain;background:var(--card);border-radius:6px;border-bottom:3px solid transparent}
 .a img{border-bottom-color:var(--a)}.b img{border-bottom-color:var(--b)}figcaption{font-size:12px;line-height:1.35;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}figcaption small{white-space:normal}
-details{margin:1.5rem 0}summary{cursor:pointer;font-weight:600}.wide{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}
+details{margin:1.5rem 0}details ul{overflow-wrap:anywhere}summary{cursor:pointer;font-weight:600}.wide{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}
 td:nth-child(n+3){font-variant-numeric:tabular-nums}.off td{color:var(--dim)}.on td:first-child{font-weight:600}
 @media(max-width:34rem){.tiles figure,.near figure{width:82px}.gauge text{font-size:22px}.value{grid-template-columns:5rem 1fr auto}}
 @media print{details{display:none}}
