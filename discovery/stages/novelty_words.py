@@ -10,17 +10,21 @@ from numpy.typing import NDArray
 
 from discovery.config import NoveltyConfig
 from discovery.core.conformal import ShiftTest
-from discovery.core.drift import in_words, moved
+from discovery.core.drift import WORDS, in_words, moved
 from discovery.types import NoveltyReport
 
 MOST_MOVED = 6
 
 
 def moved_words(reference: Mapping[str, NDArray[np.generic]], batch: Mapping[str, NDArray[np.generic]]) -> list[str]:
-    """What the batch's columns are other in, the most moved first, such as `darker (brightness, PSI 1.31)`; empty where nothing is."""
+    """What the batch's columns are other in, such as `darker (brightness, PSI 1.31)`; empty where nothing is.
+
+    Those that have everyday words come first, then the most moved: measures that say nearly the same all move together.
+    """
     if not reference or not batch:
         return []
-    return [f"{in_words(one)} ({one.name}, PSI {one.psi:.2f})" for one in moved(reference, batch)[:MOST_MOVED]]
+    found = sorted(moved(reference, batch), key=lambda one: one.is_number and one.name not in WORDS)  # stable
+    return [f"{in_words(one)} ({one.name}, PSI {one.psi:.2f})" for one in found[:MOST_MOVED]]
 
 
 def note_of(report: NoveltyReport, held_out: int, shift: ShiftTest, config: NoveltyConfig) -> NoveltyReport:

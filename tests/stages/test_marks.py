@@ -178,11 +178,11 @@ def test_junk_is_quarantined_by_the_next_check_and_leaves_the_index(shop: Shop) 
     asset = shop.asset("one-010.png")
     assert find_asset(asset, shop.ws) == asset and search(shop.ws, like=[asset], k=1).results
     (said,) = mark([asset], "junk", "ana", shop.ws)
+    texture(np.random.default_rng(77)).save(shop.folder / "one" / "later.png")
     again = run_pipeline([str(shop.folder / "one")], shop.ws)
     report = again.records["check"]
     assert isinstance(report, QualityReport) and report.quarantined == 1 and said.id in report.inputs and report.passed
     (row,) = [row for row in shop.ws.store.read_table(report).to_pylist() if row["is_quarantined"]]
-    assert (row["asset_id"], row["failed"][0]) == (asset, "not_marked_junk")
-    assert asset not in {one.asset_id for one in search(shop.ws, like=[shop.asset("one-011.png")], k=60).results}
+    assert row["asset_id"] == asset and "not_marked_junk" in row["failed"]
+    assert asset not in {one.asset_id for one in search(shop.ws, like=[shop.asset("one-011.png")], k=100).results}
     mark([asset], "none", "ana", shop.ws)
-    assert run_pipeline([str(shop.folder / "one")], shop.ws).records["check"].id == shop.first.records["check"].id
