@@ -60,6 +60,6 @@ def compare(
             len(family),
             len(family & called),
             len(called - family),
-            f"{share:.0%} of the discoveries are not of the family",
+            f"{share:.0%} of the discoveries are not of the family" if called else "no discovery at this rate; the ranked list is below",
         ),
     ]

@@ -273,21 +273,13 @@ def _gallery(version: DatasetVersion, number: int, ws: Workspace) -> str:
     sections = []
     for split in version.splits:
         tiles = [
-            Tile(_thumbnail(row["asset_id"], ws), Path(row["source_uri"]).name, row["reason"])
+            Tile(ws.thumbnail(row["asset_id"]), Path(row["source_uri"]).name, row["reason"])
             for row in rows[:GALLERY_LIMIT]
             if row["split"] == split
         ]
         sections.append((split, tiles))
     shown = "" if len(rows) <= GALLERY_LIMIT else f" The first {GALLERY_LIMIT} picks are shown."
     return gallery_html(f"{version.name}@{number}", f"{version.assets:,} assets, digest {version.digest[:16]}….{shown}", sections)
-
-
-def _thumbnail(asset_id: str, ws: Workspace) -> bytes:
-    """Nothing for one that was lost, which the collection check tells: the rest is shown."""
-    try:
-        return ws.store.thumbnail(asset_id, ws.config.ingest.thumbnail_px)
-    except FileNotFoundError:
-        return b""
 
 
 def _quality_reports(version: DatasetVersion, ws: Workspace) -> dict[str, str]:

@@ -79,6 +79,17 @@ def embeddings(dim: int, value: pa.DataType | None = None) -> pa.Schema:
     return pa.schema([pa.field("asset_id", ID, nullable=False), pa.field("vector", pa.list_(value or pa.float32(), dim), nullable=False)])
 
 
+def ids_of(column: pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """(n,) S64 of a column of asset ids."""
+    return np.asarray(column.to_numpy().astype("S64"), "S64") if len(column) else np.zeros(0, "S64")
+
+
+def id_column(ids: NDArray[np.bytes_]) -> pa.Array:
+    """A column of (n,) S64 whole ids, without an object for each. The inverse of `ids_of`."""
+    data = pa.py_buffer(np.ascontiguousarray(ids, "S64"))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(64), len(ids), [None, data]).cast(pa.binary()).cast(pa.string())
+
+
 def embedding_table(asset_ids: Sequence[str], vectors: NDArray[np.floating]) -> pa.Table:
     """The table of (n, dim) vectors, in their own float type."""
     value = pa.from_numpy_dtype(vectors.dtype)

@@ -70,6 +70,13 @@ class Workspace:
         self.catalog.add_record(winner)
         return winner
 
+    def thumbnail(self, asset_id: str) -> bytes:
+        """The WebP of an asset, of the configured size; empty when it was lost, swept or made at another size, so that a page shows the rest."""
+        try:
+            return self.store.thumbnail(asset_id, self.config.ingest.thumbnail_px)
+        except FileNotFoundError:
+            return b""
+
     def put_file(self, kind: type[Record], key: str, role: str, data: bytes | Path, suffix: str, rows: int = 0) -> FileRef:
         """Write one file of a record to come, from bytes or from a local file; invisible until the record is committed."""
         return self.store.put_file(kind.stage, key, role, data, suffix, rows)

@@ -14,6 +14,9 @@ GROUPED_AT_ONCE = 3000  # vectors, whose distances to each other are 36 MB
 LEAST_SHARE = 0.3  # of a theme that has a word
 WORDS_LEVEL = 0.01  # chance that any word is called telling which is none
 MOST_WORDS = 3
+WIDTH = 0.8  # of the median distance of two pictures
+USUAL_ROWS = 1000  # pictures that are enough for this median
+LONGEST_WORD = 40  # characters of a value that may be a label
 
 
 def themes(vectors: NDArray[np.float32], ids: NDArray[np.bytes_], within: float) -> Grouping:
@@ -47,6 +50,15 @@ def themes(vectors: NDArray[np.float32], ids: NDArray[np.bytes_], within: float)
     number = np.empty(len(exemplars), np.int64)
     number[ranked] = np.arange(len(ranked))
     return Grouping(number[group], np.array([exemplars[one] for one in ranked], np.int64))
+
+
+def theme_width(usual: NDArray[np.float32]) -> float:
+    """The mean cosine distance inside a theme of pictures as these: .8 of the median distance of two of them, so that the unit is the encoder's own.
+
+    usual: (m, d) unit rows, some thousand at most. 0 for fewer than two. At half the median 170 stamps of animals are 155 themes, at .8 they are 53.
+    """
+    apart = (1.0 - usual @ usual.T)[np.triu_indices(len(usual), 1)]
+    return WIDTH * float(np.median(apart)) if len(apart) else 0.0
 
 
 def telling_words(inside: Sequence[frozenset[str]], everywhere: Sequence[frozenset[str]]) -> list[tuple[str, int]]:

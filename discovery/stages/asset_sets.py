@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from discovery import schemas
 from discovery.adapters.filters import filter_assets
 from discovery.addressing import content_id
-from discovery.core.draws import ID_DIGITS, id_array
+from discovery.core.draws import id_array
 from discovery.errors import ConfigError, CorruptArtifact, InvalidInput
 from discovery.stages.asset_table import asset_table, novelty_reports
 from discovery.stages.history import current_snapshot, embedding_sets, get_manifest, load_snapshot, newest_sets
@@ -86,7 +86,7 @@ def distinct_rows(ids: Ids | None, snapshot: IndexSnapshot, ws: Workspace) -> ND
     if report is None:
         raise CorruptArtifact(f"Duplicate report {snapshot.duplicates_id} is missing. Run `discovery verify`.")
     table = ws.store.read_table(report, columns=["asset_id", "keeper_id", "pixel_keeper"])
-    asset, keeper, pixels = (_ids(table[name]) for name in ("asset_id", "keeper_id", "pixel_keeper"))
+    asset, keeper, pixels = (schemas.ids_of(table[name]) for name in ("asset_id", "keeper_id", "pixel_keeper"))
     if ids is not None:
         chosen = np.isin(asset, ids)
         asset, keeper, pixels = asset[chosen], keeper[chosen], pixels[chosen]
@@ -121,8 +121,3 @@ def _under(uri: str, snapshot: IndexSnapshot, ws: Workspace) -> Ids:
 def _members(manifest: Manifest, ws: Workspace) -> Ids:
     rows = ws.store.read_table(manifest, columns=["asset_id"])["asset_id"].to_pylist()
     return id_array(sorted({asset_id for asset_id in rows if asset_id}))
-
-
-def _ids(column: pa.ChunkedArray) -> Ids:
-    """(n,) S64 of a column of ids."""
-    return np.asarray(column.to_numpy().astype(f"S{ID_DIGITS}"), f"S{ID_DIGITS}") if len(column) else np.zeros(0, f"S{ID_DIGITS}")

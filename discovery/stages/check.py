@@ -138,8 +138,4 @@ def _report(manifest: Manifest, table: pa.Table, judgement: Judgement, quarantin
 
 def _tile(table: pa.Table, row: int, ws: Workspace) -> Tile:
     asset_id, uri = table["asset_id"][row].as_py(), str(table["source_uri"][row].as_py())
-    try:
-        webp = ws.store.thumbnail(asset_id, ws.config.ingest.thumbnail_px)
-    except FileNotFoundError:
-        webp = b""
-    return Tile(webp, Path(uri).name, f"{table['width_px'][row].as_py()} × {table['height_px'][row].as_py()}, {asset_id[:12]}…")
+    return Tile(ws.thumbnail(asset_id), Path(uri).name, f"{table['width_px'][row].as_py()} × {table['height_px'][row].as_py()}, {asset_id[:12]}…")

@@ -89,15 +89,8 @@ def _label_sections(labels: LabelFindings, members: pa.Table) -> list[tuple[str,
 
 def _tile(row: Mapping[str, object], which: str, uris: Mapping[str, str], ws: Workspace) -> Tile:
     value = "" if row["value"] is None else f" [{row['value']:.3f}]"
-    return Tile(_thumbnail(str(row[which]), ws), _name(str(row[which]), uris), f"{row['detail']}{value}")
+    return Tile(ws.thumbnail(str(row[which])), _name(str(row[which]), uris), f"{row['detail']}{value}")
 
 
 def _name(asset_id: str, uris: Mapping[str, str]) -> str:
     return f"{Path(uris[asset_id]).name} · {asset_id[:8]}" if asset_id in uris else f"{asset_id[:12]}…"
-
-
-def _thumbnail(asset_id: str, ws: Workspace) -> bytes:
-    try:
-        return ws.store.thumbnail(asset_id, ws.config.ingest.thumbnail_px)
-    except FileNotFoundError:
-        return b""

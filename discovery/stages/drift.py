@@ -66,7 +66,7 @@ def drift(a: AssetSet, b: AssetSet, ws: Workspace) -> DriftReport:
     addresses = {one: address for side in (sides.a, sides.b) for one, address in zip(*side.assets.select(["asset_id", "source_uri"]).to_pydict().values(), strict=True)}
     findings = Findings(report, config, tuple(compared), columns[0], columns[1], lacks[0], lacks[1], *extremes, addresses)
     table = pa.concat_tables([lacking_table(lack, held_by) for lack, held_by in zip(lacks, "ab", strict=True)])
-    page = drift_html(findings, lambda asset_id: _thumbnail(asset_id, ws))
+    page = drift_html(findings, ws.thumbnail)
     files = (
         ws.put_file(DriftReport, key, "result", json.dumps(_result(findings, kernel, classifier), indent=1).encode(), ".json"),
         ws.put_file(DriftReport, key, "table", table_to_parquet(table), ".parquet", len(table)),
@@ -123,13 +123,6 @@ def _extremes(classifier: ClassifierTest, a: Side, b: Side) -> tuple[tuple[str, 
     towards_a, towards_b = -classifier.towards_b[: len(a.rows)], classifier.towards_b[len(a.rows) :]
     first, second = (side.ids[np.lexsort((side.ids, -score))[:SHOWN]].tolist() for side, score in ((a, towards_a), (b, towards_b)))
     return tuple(one.decode() for one in first), tuple(one.decode() for one in second)
-
-
-def _thumbnail(asset_id: str, ws: Workspace) -> bytes | None:
-    try:
-        return ws.store.thumbnail(asset_id, ws.config.ingest.thumbnail_px)
-    except FileNotFoundError:  # made at another size, or swept
-        return None
 
 
 def _result(findings: Findings, kernel: KernelTest | None, classifier: ClassifierTest | None) -> dict[str, object]:

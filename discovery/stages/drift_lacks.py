@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 from discovery import schemas
 from discovery.config import DriftConfig
 from discovery.core.coverage import Coverage, coverage
-from discovery.core.themes import telling_words, themes
+from discovery.core.themes import LONGEST_WORD, USUAL_ROWS, telling_words, theme_width, themes
 from discovery.stages.asset_table import column_names
 from discovery.stages.drift_units import Side
 from discovery.stages.open_index import Rows
-
-USUAL_ROWS = 1000  # whose distances to one another say how far apart unlike pictures are
-THEME_WIDTH = 0.8  # at .5 of it, right for a few strangers, 170 stamps of animals are 155 themes; at .8 they are 53, of 26, 19, 14, …
-LONGEST_WORD = 40  # characters of a value that may be a label
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ def lacking(side: Side, other: Side, shared: Rows, config: DriftConfig) -> Lack 
 
 def _grouped(asked: Side, distances: NDArray[np.float32], nearest: NDArray[np.bytes_], found: Coverage) -> Lack:
     chosen = np.flatnonzero(found.is_lacking)
-    groups = themes(asked.vectors()[chosen], asked.ids[chosen], _width(asked) if len(chosen) else 0.0)
+    groups = themes(asked.vectors()[chosen], asked.ids[chosen], theme_width(asked.drawn(USUAL_ROWS, "themes").vectors()) if len(chosen) else 0.0)
     order = np.lexsort((asked.ids[chosen], -distances[chosen], groups.group))
     place = np.empty(len(chosen), np.int64)
     place[order] = np.arange(len(chosen))
@@ -81,13 +77,6 @@ def _grouped(asked: Side, distances: NDArray[np.float32], nearest: NDArray[np.by
         len(asked.rows), found.by_chance, found.threshold, found.is_more_than_chance, asked.ids[rows], distances[rows], nearest[rows],
         groups.group[order], place[groups.exemplars], told,
     )  # fmt: skip
-
-
-def _width(asked: Side) -> float:
-    """The mean distance up to which two groups are one theme: a share of the median distance of two pictures of the set."""
-    usual = asked.drawn(USUAL_ROWS, "themes").vectors()
-    apart = (1.0 - usual @ usual.T)[np.triu_indices(len(usual), 1)]
-    return THEME_WIDTH * float(np.median(apart)) if len(apart) else 0.0
 
 
 def _words(asked: Side) -> list[frozenset[str]]:

@@ -19,7 +19,7 @@ from discovery.stages.drift_words import counted, lacking_sentence, moved_senten
 from discovery.types import DriftReport, SetSide
 
 Columns = Mapping[str, NDArray[np.generic]]
-Thumbnail = Callable[[str], bytes | None]
+Thumbnail = Callable[[str], bytes]  # empty for none
 MOST_THEMES, MOST_OF_THEME, MOST_CARDS = 16, 6, 12  # about 10 kB a picture; the whole page stays under some 2 MB
 WIDTH, HEIGHT, FOOT = 300, 96, 16  # of a histogram
 

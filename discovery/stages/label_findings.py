@@ -25,7 +25,7 @@ from discovery.core.labels import (
 )
 from discovery.core.samples import Sample
 from discovery.core.splits import merge_groups
-from discovery.errors import ConfigError, nearest
+from discovery.errors import ConfigError, CorruptArtifact, nearest
 from discovery.spec import CollectionSpec
 from discovery.stages.asset_table import column_name
 from discovery.stages.history import load_snapshot
@@ -174,7 +174,7 @@ def _contradicting(version: DatasetVersion, column: str, members: pa.Table, ws: 
     for manifest_id in snapshot.manifests:
         manifest = ws.store.load_record(Manifest, manifest_id)
         if manifest is None:
-            continue  # `verify` tells of it
+            raise CorruptArtifact(f"Manifest {manifest_id} is missing. Run `discovery verify`.")
         listed = ws.store.read_table(manifest, columns=["asset_id", "folder", "attributes"])
         for asset_id, folder, attributes in zip(*(listed[name].to_pylist() for name in listed.column_names), strict=True):
             group = component.get(asset_id)
@@ -187,7 +187,7 @@ def _contradicting(version: DatasetVersion, column: str, members: pa.Table, ws: 
 def _component_columns(duplicates_id: str, ws: Workspace) -> tuple[list[str], list[str]]:
     report = ws.store.load_record(DuplicateReport, duplicates_id)
     if report is None:
-        return [], []
+        raise CorruptArtifact(f"Duplicate report {duplicates_id} is missing. Run `discovery verify`.")
     table = ws.store.read_table(report, columns=["asset_id", "component_id"])
     return table["asset_id"].to_pylist(), table["component_id"].to_pylist()
 

@@ -121,9 +121,9 @@ def _candidates(
 ) -> Candidates:
     """The manifest's keepers that were not embedded before it and are not in the reference."""
     pairs = ws.store.read_table(duplicates, columns=["asset_id", "keeper_id"])
-    asset, keeper = (_ids(pairs[name]) for name in ("asset_id", "keeper_id"))
-    members = np.sort(_ids(ws.store.read_table(embeddings, "members")["asset_id"]))
-    before = [_ids(ws.store.read_table(one, "members")["asset_id"]) for one in embedding_sets(snapshot_before(manifest, embeddings.encoder_id, ws), ws)]
+    asset, keeper = (schemas.ids_of(pairs[name]) for name in ("asset_id", "keeper_id"))
+    members = np.sort(schemas.ids_of(ws.store.read_table(embeddings, "members")["asset_id"]))
+    before = [schemas.ids_of(ws.store.read_table(one, "members")["asset_id"]) for one in embedding_sets(snapshot_before(manifest, embeddings.encoder_id, ws), ws)]
     new = np.setdiff1d(members, np.concatenate(before)) if before else members
     found = np.intersect1d(new, asset[asset == keeper])
     if known is None:
@@ -200,10 +200,10 @@ def _table(
 
     known = looked.nearest >= 0 if looked else np.zeros((n, 0), bool)
     offsets = pa.array(np.concatenate([[0], np.cumsum(known.sum(axis=1))]), pa.int32())
-    names = _texts(outcome.nearest[known] if looked else np.zeros(0, f"S{ID_DIGITS}"))
+    names = schemas.id_column(outcome.nearest[known] if looked else np.zeros(0, f"S{ID_DIGITS}"))
     apart = pa.array(looked.nearest_distance[known] if looked else np.zeros(0, np.float32), pa.float32())
     columns = [
-        _texts(ids), numbers(looked.novelty if looked else np.zeros(0), pa.float32()),
+        schemas.id_column(ids), numbers(looked.novelty if looked else np.zeros(0), pa.float32()),
         numbers(outcome.percentile, pa.float32()), numbers(outcome.p, pa.float64()), numbers(q if len(outcome.p) else np.zeros(0), pa.float64()),
         pa.array(is_novel), pa.array(themes.of, pa.int32(), mask=themes.of < 0), numbers(looked.density if looked else np.zeros(0), pa.float32()),
         numbers(outcome.rare_q, pa.float64()), pa.array(is_rare), pa.ListArray.from_arrays(offsets, names), pa.ListArray.from_arrays(offsets, apart),
@@ -226,14 +226,3 @@ def _top(table: pa.Table, column: str, limit: int) -> list[dict[str, object]]:
     known = table.filter(table[column].is_valid())
     rows: list[dict[str, object]] = known.sort_by([(column, "descending"), ("asset_id", "ascending")]).slice(0, limit).to_pylist()
     return rows
-
-
-def _texts(ids: Ids) -> pa.Array:
-    """Strings of whole ids, without an object for each."""
-    data = pa.py_buffer(np.ascontiguousarray(ids, f"S{ID_DIGITS}"))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(ID_DIGITS), len(ids), [None, data]).cast(pa.binary()).cast(pa.string())
-
-
-def _ids(column: pa.ChunkedArray) -> Ids:
-    """(n,) S64 of a column of ids."""
-    return np.asarray(column.to_numpy().astype(f"S{ID_DIGITS}"), f"S{ID_DIGITS}") if len(column) else np.zeros(0, f"S{ID_DIGITS}")
