@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from discovery.adapters.files import ATTEMPTS
-from discovery.cli import build_parser
+from discovery.cli_parser import build_parser
 from discovery.config import parse_config
 from discovery.core.selection import SELECTORS
 from discovery.spec import parse_spec
