@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -399,11 +400,22 @@ def _refusal(error: DBAPIError, engine: Engine) -> DiscoveryError:
     what = str(error.orig)
     if "disk is full" in what or getattr(error.orig, "sqlstate", None) == DISK_FULL:
         return StorageFull(f"The catalog {place}: no space left. Nothing half-written is visible; free some space and run again.")
-    if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_IOERR_WRITE":
+    name = getattr(error.orig, "sqlite_errorname", "")
+    if name.startswith("SQLITE_IOERR") and _has_no_room(engine):  # the log's index is made by a call that says no more than "I/O error"
+        return StorageFull(f"The catalog {place}: no space left ({what}). Nothing half-written is visible; free some space and run again.")
+    if name == "SQLITE_IOERR_WRITE":
         return StorageError(f"The catalog {place} could not be written ({what}): the disk is full, limited or failing. Mend it and run again.")
     if "readonly database" in what or (engine.dialect.name == "sqlite" and "unable to open" in what):
         return AccessDenied(f"The catalog {place} cannot be written ({what}). Give the right to write there, or set catalog.url.")
     return CatalogError(f"The catalog {place} refused: {what}. Check catalog.url; `discovery doctor` tries it.")
+
+
+def _has_no_room(engine: Engine) -> bool:
+    """Whether the disk of a SQLite file has less room than the index of its log takes."""
+    try:
+        return shutil.disk_usage(Path(engine.url.database or ".").parent).free < 2**16
+    except OSError:
+        return False
 
 
 def _open_engine(url: str) -> Engine:

@@ -73,12 +73,13 @@ class IngestTables:
         and grows with its threads.
         """
         settings = {"memory_limit": f"{memory_bytes // 2 // 2**20}MiB", "threads": "1", "preserve_insertion_order": "false"}
-        self._db = duckdb.connect(str(folder / "ingest.duckdb"), config={**settings, "temp_directory": str(folder / "spill")})
         self._folder = folder
-        for name, schema in (("pages", LISTING), ("known", KNOWN), ("fresh", schemas.READ_ROWS), ("begun", schemas.READ_ROWS)):
-            self._db.from_arrow(schema.empty_table()).create(name)
-        for macro in MACROS:
-            self._db.execute(f"CREATE MACRO {macro}")
+        with self._translated():
+            self._db = duckdb.connect(str(folder / "ingest.duckdb"), config={**settings, "temp_directory": str(folder / "spill")})
+            for name, schema in (("pages", LISTING), ("known", KNOWN), ("fresh", schemas.READ_ROWS), ("begun", schemas.READ_ROWS)):
+                self._db.from_arrow(schema.empty_table()).create(name)
+            for macro in MACROS:
+                self._db.execute(f"CREATE MACRO {macro}")
 
     def __enter__(self) -> Self:
         return self
@@ -398,9 +399,11 @@ class IngestTables:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            what = f"Comparing the listing in {self._folder}: {str(error).splitlines()[0]}"
-            if isinstance(error, duckdb.OutOfMemoryException) and "on disk" not in what and "directory" not in what:
+        except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:  # the last when a commit is not written
+            said = str(error).splitlines()[0]
+            what = f"Comparing the listing in {self._folder}: {said}"
+            if isinstance(error, duckdb.OutOfMemoryException) and "on disk" not in said and "directory" not in said:
                 raise StorageFull(f"{what}. Nothing was recorded; raise ingest.listing_memory_bytes and run again.") from error
-            full = isinstance(error, duckdb.OutOfMemoryException) or "space" in what or "too large" in what
-            raise (StorageFull if full else StorageError)(f"{what}. Nothing was recorded; free some space there and run again.") from error
+            if isinstance(error, duckdb.OutOfMemoryException) or "space" in said or "too large" in said:
+                raise StorageFull(f"Comparing the listing in {self._folder}: no space left ({said}). Nothing was recorded; free some space there and run again.") from error
+            raise StorageError(f"{what}. Nothing was recorded; mend it and run again.") from error

@@ -67,6 +67,15 @@ def test_a_full_disk_at_any_point_of_the_chain_costs_nothing(chain_pictures: Pat
     assert len({place.partition(str(root))[2].split("/")[1] for place in places}) >= 3, places  # the catalog, assets, artifacts, MLflow
 
 
+@pytest.mark.parametrize("size", ["4k", "16k", "64k", "280k"])
+def test_a_disk_without_room_for_the_listing_is_told_at_whatever_point(chain_pictures: Path, disk: PrivateDisk, size: str) -> None:
+    """DuckDB says so when it makes its file, writes it, or commits, each by another error."""
+    disk.remount(f"size={size}")
+    refused = says(disk.folder / "root", disk.prefix, "ingest", str(chain_pictures))
+    last = refused.stderr.splitlines()[-1]
+    assert refused.returncode == 1 and last.startswith("discovery: ") and "no space left" in last and "run" in last, refused.stderr
+
+
 def test_a_file_size_limit_is_told_like_a_full_disk(chain_pictures: Path, undisturbed: dict[str, object], tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, before[1]))  # under the size of the index segment; inherited by the run
