@@ -11,7 +11,6 @@ from pyod.models.lof import LOF
 if __name__ == "__main__":
     folder = sys.argv[1]
     data = np.load(f"{folder}/in.npz")
-    asked = np.concatenate([data["candidates"], data["novel"]])
     found = {}
     for name, detector in {
         "PyOD kNN": KNN(),  # k = 5, the largest distance, Euclidean: on unit vectors the same order as cosine
@@ -21,5 +20,5 @@ if __name__ == "__main__":
         "PyOD IForest": IForest(random_state=7),
     }.items():
         detector.fit(data["references"])
-        found[name] = detector.decision_function(asked)
+        found[name] = detector.decision_function(data["asked"])
     np.savez(f"{folder}/out.npz", **found)

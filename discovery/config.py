@@ -215,7 +215,7 @@ class DedupeConfig(Section):
 class NoveltyConfig(Section):
     """How novelty is scored and called."""
 
-    score: Literal["knn", "mahalanobis", "density", "combined"] = Field("knn", description="'knn': far from its nearest references; 'mahalanobis': unlike all of them together; 'density': lonelier than its neighbours, for what is rare among the known; 'combined': the mean of the three ranks")
+    score: Literal["auto", "adaptive", "knn", "mahalanobis", "density", "combined"] = Field("auto", description="'knn': far from its nearest references; 'adaptive': so, and so are its like in the batch, which finds much more of what comes in several, and holds for the batch alone; 'auto': 'adaptive', or 'knn' where guarantee is 'set' or the batch comes in bursts; 'mahalanobis': unlike all references together; 'density': lonelier than its neighbours, for what is rare among the known; 'combined': the mean of the ranks by knn, mahalanobis and density")
     reference: str = Field("", description="what is new is measured against, where a command or form names nothing: name@number, source:URI, where:SQL, all; empty: what was indexed before")
     k: int = Field(5, ge=1, le=10, description="nearest references in the mean; above 10 rare known modes look novel")
     fdr: float = Field(0.1, gt=0, lt=1, description="share of false discoveries allowed among the discoveries")
@@ -226,6 +226,15 @@ class NoveltyConfig(Section):
     search: Literal["auto", "exact", "index"] = Field("auto", description="'exact' reads every reference, 'index' walks the graphs of the index; 'auto': exact up to 1e9 pairs of vectors")
     rare: bool = Field(True, description="also list what is not novel, but lonelier than its neighbours are: rare cases among the known; takes about twice the time")
     salt: str = Field("novelty-calibration-1", description="salt of the hash that picks the calibration rows")
+
+    @model_validator(mode="after")
+    def _one_set_has_one_score(self) -> NoveltyConfig:
+        if self.score == "adaptive" and self.guarantee == "set":
+            raise ValueError(
+                "novelty.score 'adaptive' looks at the calibration rows together with each batch, so that it cannot hold for one set of them: "
+                "use novelty.guarantee 'batch', or novelty.score 'knn'"
+            )
+        return self
 
 
 class IndexConfig(Section):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,12 +30,14 @@ VIEWS = ("knn", "mahalanobis", "density")
 class Looked:
     """Some vectors beside a reference; density is empty where it was not asked for.
 
-    novelty: (n,) float32 by the configured view, density: (n,) float32; larger is more novel. nearest: (n, NEAREST) rows of the index, held-out ones
-    among them, nearest first, -1 where there are no more, and their cosine distances in [0, 2].
+    novelty: (n,) float32 by the configured view, density: (n,) float32; larger is more novel. closest: (n,) distance to the nearest of the references that
+    scores are made of. nearest: (n, NEAREST) rows of the index, held-out ones among them, nearest first, -1 where there are no more, and their
+    cosine distances in [0, 2].
     """
 
     novelty: Vectors
     density: Vectors
+    closest: Vectors
     nearest: Rows
     nearest_distance: Vectors
 
@@ -47,6 +52,7 @@ class NoveltyViews:
     def __init__(self, index: OpenIndex, references: Rows, held_out: Rows, config: NoveltyConfig, *, exact: bool = True) -> None:
         """references: (r,) rows of the index, ascending; held_out: (c,) of these, c < r. exact: read all vectors, or walk the graphs."""
         self._index, self._config, self._exact = index, config, exact
+        self._view = "knn" if config.score in ("auto", "adaptive") else config.score  # what companions are looked at beside (`novelty_pool`)
         self._shown = np.zeros(index.rows, np.bool_)
         self._shown[references] = True
         self._proper = self._shown.copy()
@@ -54,19 +60,35 @@ class NoveltyViews:
         self._rows = np.flatnonzero(self._proper)
         self._k = min(config.k, len(self._rows) - 1)
         self._own = np.full(index.rows, np.nan, np.float32)  # of a reference: mean distance to its own nearest
+        self._owns = threading.Lock()
 
     def look(self, vectors: Vectors, own: Rows | None = None, *, density: bool = False) -> Looked:
         """(n, d) unit rows beside the reference. own: (n,) their own rows in the index. density: also by that view."""
         nearest, near_distance, rows, distances = self._neighbours(vectors, own)
         scored: dict[str, Vectors] = {}
-        wanted = VIEWS if self._config.score == "combined" else (self._config.score,)
+        wanted = VIEWS if self._view == "combined" else (self._view,)
         for name in {*wanted, *(["density"] if density else [])}:
             scored[name] = self._score(name, vectors, rows, distances)
-        if self._config.score == "combined":
+        if self._view == "combined":
             novelty = combined([self._scales[name] for name in VIEWS], [scored[name] for name in VIEWS])
         else:
-            novelty = scored[self._config.score]
-        return Looked(novelty, scored["density"] if density else np.zeros(0, np.float32), nearest, near_distance)
+            novelty = scored[self._view]
+        return Looked(novelty, scored["density"] if density else np.zeros(0, np.float32), distances[:, 0], nearest, near_distance)
+
+    def look_at_blocks(self, blocks: Iterable[tuple[Rows, Vectors]], *, density: bool = False) -> Iterator[tuple[Rows, Looked]]:
+        """Blocks of vectors, each with what it is called by, beside the reference, in order.
+
+        Two are looked at at a time: while one walks the graphs with all threads, the other is made ready by one. Memory: three blocks.
+        """
+        waiting: deque[tuple[Rows, Future[Looked]]] = deque()
+        with ThreadPoolExecutor(2) as pool:
+            for places, vectors in blocks:
+                waiting.append((places, pool.submit(self.look, vectors, density=density)))
+                if len(waiting) > 2:
+                    first, found = waiting.popleft()
+                    yield first, found.result()
+            for first, found in waiting:
+                yield first, found.result()
 
     def look_at_rows(self, rows: Rows, *, density: bool = False) -> Looked:
         """Some of the index's own rows beside the reference, a block at a time."""
@@ -101,11 +123,12 @@ class NoveltyViews:
 
     def _own_distances(self, rows: Rows) -> Vectors:
         """Of rows of any shape the mean distance to their own nearest references, each computed once."""
-        unknown = np.unique(rows)
-        unknown = unknown[np.isnan(self._own[unknown])]
-        for start in range(0, len(unknown), ROWS_AT_ONCE):
-            part = unknown[start : start + ROWS_AT_ONCE]
-            self._own[part] = knn_novelty(self._neighbours(self._index.vectors(part), part)[3])
+        with self._owns:
+            unknown = np.unique(rows)
+            unknown = unknown[np.isnan(self._own[unknown])]
+            for start in range(0, len(unknown), ROWS_AT_ONCE):
+                part = unknown[start : start + ROWS_AT_ONCE]
+                self._own[part] = knn_novelty(self._neighbours(self._index.vectors(part), part)[3])
         return self._own[rows]
 
     def _neighbours(self, vectors: Vectors, own: Rows | None) -> tuple[Rows, Vectors, Rows, Vectors]:

@@ -27,12 +27,12 @@ def moved_words(reference: Mapping[str, NDArray[np.generic]], batch: Mapping[str
     return [f"{in_words(one)} ({one.name}, PSI {one.psi:.2f})" for one in found[:MOST_MOVED]]
 
 
-def note_of(report: NoveltyReport, held_out: int, shift: ShiftTest, config: NoveltyConfig) -> NoveltyReport:
-    """The report with its note. held_out: rows that were, whether they were enough or not."""
-    return dataclasses.replace(report, note=" ".join(_sentences(report, held_out, shift, config)))
+def note_of(report: NoveltyReport, held_out: int, shift: ShiftTest, config: NoveltyConfig, *, is_in_bursts: bool = False) -> NoveltyReport:
+    """The report with its note. held_out: rows that were, whether they were enough or not. is_in_bursts: so that `adaptive` was not used."""
+    return dataclasses.replace(report, note=" ".join(_sentences(report, held_out, shift, config, is_in_bursts)))
 
 
-def _sentences(report: NoveltyReport, held_out: int, shift: ShiftTest, config: NoveltyConfig) -> list[str]:
+def _sentences(report: NoveltyReport, held_out: int, shift: ShiftTest, config: NoveltyConfig, is_in_bursts: bool) -> list[str]:
     found = []
     if report.known:
         found.append(f"{report.known:,} assets of this batch are in the reference itself, so they are not compared with it.")
@@ -52,6 +52,11 @@ def _sentences(report: NoveltyReport, held_out: int, shift: ShiftTest, config: N
         )
         direction = f" Its pictures are {'; '.join(report.moved)}." if report.moved else " No measure moved with it: the pictures show something else."
         return [*found, f"Shifted batch: {why}, so single discoveries cannot be told from the rest.{direction} Compare the sources, or take this batch into the reference."]
+    if is_in_bursts:
+        found.append(
+            "The ordinary pictures of this batch are more alike among themselves than those of the reference are, as in bursts or at one event, "
+            "so its pictures were scored one by one (knn), not beside their like (adaptive)."
+        )
     if report.least_discoveries > report.candidates:
         found.append(
             f"With {report.calibration_rows:,} calibration rows and {report.candidates:,} candidates nothing can be called at q = {config.fdr:g}: "

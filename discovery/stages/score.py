@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from discovery.core.conformal import (
 from discovery.core.draws import ID_DIGITS, draw
 from discovery.stages.columns import columns_of
 from discovery.stages.history import embedding_sets, snapshot_before
+from discovery.stages.novelty_pool import look_together
 from discovery.stages.novelty_reference import Reference, reference_of
 from discovery.stages.novelty_themes import Themes, find_themes
 from discovery.stages.novelty_views import NEAREST, ROWS_AT_ONCE, Looked, NoveltyViews
@@ -51,8 +53,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was found; arrays are (n,) over the candidates and empty where there is nothing to say. calibration: most novel first."""
+    """What was found; arrays are (n,) over the candidates and empty where there is nothing to say. calibration: most novel first.
 
+    score: the view that novelty is by. is_in_bursts: `adaptive` was wanted, and would not have held.
+    """
+
+    score: str
     looked: Looked | None = None
     nearest: Ids = field(default_factory=lambda: np.zeros((0, 0), f"S{ID_DIGITS}"))
     calibration_rows: int = 0
@@ -64,6 +70,7 @@ class Outcome:
     far_out: int = 0
     hidden: int = 0
     least_p: float = 1.0
+    is_in_bursts: bool = False
 
 
 def score(
@@ -87,7 +94,8 @@ def score(
         return found
 
     candidates = _candidates(manifest, embeddings, duplicates, known, ws)
-    guarantee = {"auto": "set" if known and known.is_fixed else "batch"}.get(config.guarantee, config.guarantee)
+    lasting = "set" if known and known.is_fixed and config.score != "adaptive" else "batch"
+    guarantee = {"auto": lasting}.get(config.guarantee, config.guarantee)
     outcome = _outcome(candidates, known, guarantee, ws)
     n = len(candidates.ids)
     q = benjamini_hochberg(outcome.p)
@@ -106,14 +114,14 @@ def score(
     )
     report = NoveltyReport(
         id=key, inputs=tuple(dict.fromkeys(inputs)), created_at=ws.clock(), files=files, manifest_id=manifest.id,
-        encoder_id=embeddings.encoder_id, reference_id=known.id if known else "", reference=known.label if known else "", score=config.score,
+        encoder_id=embeddings.encoder_id, reference_id=known.id if known else "", reference=known.label if known else "", score=outcome.score,
         guarantee=guarantee, candidates=n, known=candidates.known, references=len(known.rows) if known else 0,
         calibration_rows=outcome.calibration_rows if len(outcome.p) else 0, fdr=config.fdr, least_p=outcome.least_p, least_discoveries=least,
         novel=int(is_novel.sum()), rare=int(is_rare.sum()), themes=len(found_themes.table), shifted=outcome.shift.is_shifted,
         null_fraction=outcome.shift.null_fraction, bulk_p_value=outcome.shift.bulk_p_value, moved=tuple(moved), far_out=outcome.far_out,
         hidden=outcome.hidden, note="",
     )  # fmt: skip
-    return ws.commit(note_of(report, outcome.calibration_rows, outcome.shift, config))
+    return ws.commit(note_of(report, outcome.calibration_rows, outcome.shift, config, is_in_bursts=outcome.is_in_bursts))
 
 
 def _candidates(
@@ -136,8 +144,10 @@ def _candidates(
 def _outcome(candidates: Candidates, known: Reference | None, guarantee: str, ws: Workspace) -> Outcome:
     config = ws.config.novelty
     n = len(candidates.ids)
+    is_adaptive = config.score == "adaptive" or (config.score == "auto" and guarantee == "batch")
+    view = "knn" if config.score in ("auto", "adaptive") else config.score
     if known is None or n == 0 or len(known.rows) <= max(config.k, SCALED * (config.score == "combined")):
-        return Outcome()
+        return Outcome("adaptive" if is_adaptive else view)
     c = calibration_size(len(known.rows), config.calibration_rows)
     held_out = np.sort(known.rows[draw(known.index.ids(known.rows), c, config.salt)])
     exact = config.search == "exact" or (config.search == "auto" and (n + c) * len(known.rows) <= EXACT_PAIRS)
@@ -145,8 +155,15 @@ def _outcome(candidates: Candidates, known: Reference | None, guarantee: str, ws
     looked = _look(candidates, views, config, ws)
     nearest = known.index.ids(looked.nearest)
     if c < config.min_calibration_rows:
-        return Outcome(looked, nearest, c)
+        return Outcome(view, looked, nearest, c)
     usual = views.look_at_rows(held_out, density=config.rare)
+    shift = shift_test(usual.novelty, looked.novelty)
+    is_in_bursts = False
+    if is_adaptive and not shift.is_shifted:
+        beside, usual_beside = _together(candidates, looked, known, held_out, usual, config, ws)
+        is_in_bursts = shift_test(usual_beside, beside).is_shifted
+        if not is_in_bursts:
+            view, looked, usual = "adaptive", replace(looked, novelty=beside), replace(usual, novelty=usual_beside)
     marginal = conformal_p_values(usual.novelty, looked.novelty)
     is_set = guarantee == "set"
 
@@ -158,10 +175,30 @@ def _outcome(candidates: Candidates, known: Reference | None, guarantee: str, ws
     names = known.index.ids(held_out[order])
     rare_q = benjamini_hochberg(guaranteed(conformal_p_values(usual.density, looked.density))) if config.rare else np.zeros(0)
     return Outcome(
-        looked, nearest, c, guaranteed(marginal), 100.0 * (1.0 - (marginal * (c + 1) - 1.0) / c), rare_q, shift_test(usual.novelty, looked.novelty),
+        view, looked, nearest, c, guaranteed(marginal), 100.0 * (1.0 - (marginal * (c + 1) - 1.0) / c), rare_q, shift,
         tuple((name, float(usual.novelty[row]), row in set(doubt.rows.tolist())) for name, row in zip(names, order.tolist(), strict=True)),
-        len(doubt.rows), doubt.hidden, float(guaranteed(np.array([1.0 / (c + 1)]))[0]),
+        len(doubt.rows), doubt.hidden, float(guaranteed(np.array([1.0 / (c + 1)]))[0]), is_in_bursts,
     )  # fmt: skip
+
+
+def _together(
+    candidates: Candidates, looked: Looked, known: Reference, held_out: Rows, usual: Looked, config: NoveltyConfig, ws: Workspace
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Adaptive novelty of the candidates, and of the held-out rows."""
+    n = len(candidates.ids)
+
+    def blocks(places: Rows) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
+        mine, theirs = places[places < n], places[places >= n]
+        if len(mine):
+            for part, vectors in vector_blocks([candidates.embeddings], candidates.ids[mine], ws, ROWS_AT_ONCE):
+                yield mine[part], vectors
+        for start in range(0, len(theirs), ROWS_AT_ONCE):
+            part = theirs[start : start + ROWS_AT_ONCE]
+            yield part, known.index.vectors(held_out[part - n])
+
+    pooled = Looked(*(np.concatenate([getattr(looked, name), getattr(usual, name)]) for name in Looked.__slots__))
+    found = look_together(np.concatenate([candidates.ids, known.index.ids(held_out)]), pooled, blocks, config.salt + "-companions")
+    return found[:n], found[n:]
 
 
 def _look(candidates: Candidates, views: NoveltyViews, config: NoveltyConfig, ws: Workspace) -> Looked:
@@ -169,15 +206,14 @@ def _look(candidates: Candidates, views: NoveltyViews, config: NoveltyConfig, ws
     n = len(candidates.ids)
     novelty, density = np.empty(n, np.float32), np.empty(n if config.rare else 0, np.float32)
     nearest, distance = np.empty((n, NEAREST), np.int64), np.empty((n, NEAREST), np.float32)
-    done = 0
-    for places, vectors in vector_blocks([candidates.embeddings], candidates.ids, ws, ROWS_AT_ONCE):
-        part = views.look(vectors, density=config.rare)
-        novelty[places], nearest[places], distance[places] = part.novelty, part.nearest, part.nearest_distance
+    closest, done = np.empty(n, np.float32), 0
+    for places, part in views.look_at_blocks(vector_blocks([candidates.embeddings], candidates.ids, ws, ROWS_AT_ONCE), density=config.rare):
+        novelty[places], closest[places], nearest[places], distance[places] = part.novelty, part.closest, part.nearest, part.nearest_distance
         if config.rare:
             density[places] = part.density
         done += len(places)
         ws.report(f"score: {done:,} of {n:,} candidates")
-    return Looked(novelty, density, nearest, distance)
+    return Looked(novelty, density, closest, nearest, distance)
 
 
 def _moved(candidates: Candidates, known: Reference, ws: Workspace) -> list[str]:

@@ -2,7 +2,7 @@
 import { choice, count, el, figure, fixed, get, heading, marks, menu, NOTHING_YET, paged, plural, query } from "./ui.js";
 
 const PAGE = 48;
-const SCORES = { knn: "distance to the nearest known", mahalanobis: "distance from all that is known", density: "how much lonelier than its neighbours", combined: "mean rank of three scores" };
+const SCORES = { knn: "distance to the nearest known", adaptive: "distance of the picture and of its like to the nearest known", mahalanobis: "distance from all that is known", density: "how much lonelier than its neighbours", combined: "mean rank of three scores" };
 
 export async function novel(parameters) {
   const report = parameters.get("report");
