@@ -56,6 +56,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield Shop(ws, folder, first, run_pipeline([str(folder / "two")], ws))
 
 
+def test_a_batch_is_scored_beside_its_like_and_a_named_reference_one_by_one(shop: Shop) -> None:
+    report = shop.second.records["score"]
+    assert isinstance(report, NoveltyReport)
+    assert (report.score, report.guarantee) == ("adaptive", "batch")
+    named = shop.score("held@1")
+    assert (named.score, named.guarantee) == ("knn", "set")
+    wanted = replace(shop.ws, config=shop.ws.config.replace(novelty={"score": "adaptive"}))
+    asked = shop.score("held@1", wanted)
+    assert (asked.score, asked.guarantee) in {("adaptive", "batch"), ("knn", "batch")}
+    with pytest.raises(ConfigError, match="cannot hold for one set"):
+        shop.ws.config.replace(novelty={"score": "adaptive", "guarantee": "set"})
+
+
 def test_discoveries_are_explained_and_in_themes_with_their_words(shop: Shop) -> None:
     report = shop.second.records["score"]
     assert isinstance(report, NoveltyReport)
