@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from discovery.errors import ConfigError, InvalidInput, UnknownRecord
 from discovery.pipeline import RunResult, run_pipeline
@@ -67,6 +68,23 @@ def test_a_batch_is_scored_beside_its_like_and_a_named_reference_one_by_one(shop
     assert (asked.score, asked.guarantee) in {("adaptive", "batch"), ("knn", "batch")}
     with pytest.raises(ConfigError, match="cannot hold for one set"):
         shop.ws.config.replace(novelty={"score": "adaptive", "guarantee": "set"})
+
+
+def test_a_batch_from_one_event_is_scored_one_by_one_and_says_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(31)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    for number in range(100):
+        texture(rng).save(tmp_path / "one" / f"{number:03}.png")
+    place = texture(rng)
+    for number in range(40):
+        Image.blend(place, texture(rng), 0.45).save(tmp_path / "two" / f"{number:03}.png")
+    with workspace(tmp_path / "store", novelty={"min_calibration_rows": 20}) as ws:
+        run_pipeline([str(tmp_path / "one")], ws, curate_default=False)
+        report = run_pipeline([str(tmp_path / "two")], ws, curate_default=False).records["score"]
+    assert isinstance(report, NoveltyReport)
+    assert (report.score, report.shifted, report.novel, report.candidates) == ("knn", False, 0, 40)
+    assert "as in bursts or at one event" in report.note
 
 
 def test_discoveries_are_explained_and_in_themes_with_their_words(shop: Shop) -> None:
