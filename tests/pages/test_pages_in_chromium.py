@@ -84,6 +84,13 @@ def test_the_certified_recall_is_shown_for_rare_pictures_as_for_common_ones(page
         page.screenshot(path=f"{folder}/recall.png", full_page=True)
 
 
+def novel_count(page: Page) -> int:
+    """What the link to the novel ones says, which is one at least."""
+    name, count = page.get_by_role("group", name="Which candidates").get_by_role("link", name="Novel").inner_text().split()
+    assert name == "Novel" and int(count) >= 1
+    return int(count)
+
+
 def test_the_most_novel_asset_stands_beside_its_nearest_neighbour(page: Page, address: str) -> None:
     page.goto(f"{address}/#novel")
     first = page.locator(".card").first
@@ -98,7 +105,7 @@ def test_the_novel_are_in_themes_and_the_rare_in_a_list_of_their_own(page: Page,
     page.goto(f"{address}/#novel")
     themes = page.locator(".theme")
     themes.first.wait_for()
-    assert sum(int(text.split()[0]) for text in themes.locator(".soft").all_inner_texts()) == int(page.get_by_role("link", name="Novel 1").inner_text().split()[1])
+    assert sum(int(text.split()[0]) for text in themes.locator(".soft").all_inner_texts()) == novel_count(page)
     themes.first.click()
     page.wait_for_url("**/#novel?*theme=0*")
     page.locator(".card.is-novel").first.wait_for()
@@ -168,7 +175,7 @@ def test_what_is_seen_has_an_address(page: Page, address: str) -> None:
     page.get_by_role("group", name="Which candidates").get_by_role("link", name="Novel").click()
     page.wait_for_url(f"{address}/#novel?show=novel")
     expect(page.locator(".card:not(.is-novel)")).to_have_count(0)
-    expect(page.locator(".card.is-novel")).to_have_count(1)
+    expect(page.locator(".card.is-novel")).to_have_count(novel_count(page))
     page.locator(".card .picture").first.click()
     page.locator("dialog dl").wait_for()
     shared = page.url

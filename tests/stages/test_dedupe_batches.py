@@ -15,6 +15,7 @@ import pytest
 from discovery.adapters.planted import planted
 from discovery.cli import main
 from discovery.config import Config
+from discovery.core import duplicate_calibration
 from discovery.errors import InvalidInput
 from discovery.pipeline import run_pipeline
 from discovery.stages import calibrate as calibration
@@ -156,9 +157,10 @@ def test_the_command_writes_and_reads_pairs(
 
 def test_a_calibration_is_made_kept_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "BASES", 6)
+    monkeypatch.setattr(duplicate_calibration, "LEAST_ROWS", 60)  # what it takes is quadratic in the pictures, and these are all alike
     folder = tmp_path / "photos"
     folder.mkdir()
-    for seed in range(205):
+    for seed in range(64):
         scene(seed, 128, 96).save(folder / f"{seed}.png")
     with open_workspace(config(tmp_path / "root")) as ws:
         run_pipeline([str(folder)], ws, curate_default=False)
@@ -167,7 +169,7 @@ def test_a_calibration_is_made_kept_and_used(tmp_path: Path, monkeypatch: pytest
         assert before.calibration == packaged.id != "" and packaged.projection is not None  # of the default encoder
         made = calibrate(ws)
         assert calibrate(ws) == made and made.bases == 6
-        assert 6 <= made.copies <= 60 and made.recall_lower_bound <= made.recall <= 1 and made.dim == 51  # 205 // 4
+        assert 6 <= made.copies <= 60 and made.recall_lower_bound <= made.recall <= 1 and made.dim == 16  # 64 // 4
         used = proposer_for(made.encoder_id, ws)
         assert (used.id, used.threshold) == (made.id, made.threshold)
         manifest, embeddings, _ = newest(ws)
