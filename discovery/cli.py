@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import errno
-import gc
 import getpass
 import json
 import logging
@@ -57,13 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"discovery: {translate(error, f'Writing {error.filename or tempfile.gettempdir()}')}", file=sys.stderr)
         return 1
-
-
-def program() -> int:
-    """`main` as a process of its own, without the seconds in which Python, at its end, looks for cycles among all that torch, MLflow and GX loaded."""
-    code = main()
-    gc.freeze()
-    return code
 
 
 class Terminated(KeyboardInterrupt):
@@ -637,4 +629,4 @@ def _quiet_libraries() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(program())
+    sys.exit(main())
