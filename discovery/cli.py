@@ -318,7 +318,7 @@ def _score(options: argparse.Namespace, ws: Workspace) -> Answer:
     report = score(manifest, embeddings, dedupe(manifest, embeddings, ws), ws, options.reference)
     shown = ("asset_id", "novelty", "percentile", "p_value", "q_value", "is_novel", "theme", "nearest")
     rare = ("asset_id", "density", "rare_q_value", "nearest")
-    names = ("candidates", "references", "reference", "calibration_rows", "guarantee", "fdr", "novel", "shifted", "null_fraction", "moved", "rare", "far_out", "hidden", "note")
+    names = ("candidates", "references", "reference", "calibration_rows", "score", "guarantee", "fdr", "novel", "shifted", "null_fraction", "moved", "rare", "far_out", "hidden", "note")
     return {
         "report_id": report.id,
         **{name: list(value) if isinstance(value := getattr(report, name), tuple) else value for name in names},
