@@ -238,7 +238,7 @@ def bursts(task: Task, resamples: int, seed: int) -> None:
             called["knn"] += one_by_one
             called["adaptive"] += one_by_one if in_bursts else bool((benjamini_hochberg(conformal_p_values(usual, scores)) <= 0.1).any())
         print(
-            f"{task.name:9} {SHOTS} shots about {spread**2 * (1 if spread < 0.3 else 0.8):.2f} apart: something called by adaptive {called['adaptive'] / resamples:.3f}, "
+            f"{task.name:9} {SHOTS} shots about {spread**2 / (1 + spread**2):.2f} from it: something called by adaptive {called['adaptive'] / resamples:.3f}, "
             f"by knn {called['knn'] / resamples:.3f}; taken one by one {fell_back / resamples:.2f}", flush=True
         )  # fmt: skip
 

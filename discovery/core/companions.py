@@ -25,7 +25,7 @@ LEAST_DISTANCE = 1e-6  # of vectors that are equal but for rounding
 def companion_distance(nearest: NDArray[np.float32]) -> float:
     """The cosine distance under which two of the pool are no companions: the median of the distances to the nearest reference.
 
-    nearest: (p,) of all of the pool.
+    nearest: (p,) float32, in [0, 2], of all of the pool; p is 1 at least.
     """
     return max(float(np.median(nearest)), LEAST_DISTANCE)
 
@@ -41,9 +41,9 @@ class Companions:
     def of(
         cls, vectors: NDArray[np.float32], novelty: NDArray[np.float32], pool: NDArray[np.float32], pool_novelty: NDArray[np.float32], apart: float, block: int = 1024
     ) -> Companions:  # fmt: skip
-        """Of (n, d) unit rows with their (n,) novelty, among a pool of (p, d) with its (p,).
+        """Of (n, d) float32 unit rows with their (n,) novelty, among a pool of (p, d) with its (p,), which contains them; larger is more novel.
 
-        A row is no companion of itself, being nearer than `apart`, of `companion_distance`. Memory: block * p floats, a few times.
+        apart: a cosine distance in [0, 2], of `companion_distance`; a row is no companion of itself, being nearer. Memory: block * p floats, a few times.
         """
         n, m = len(vectors), min(COMPANIONS, len(pool))
         mean, distance = novelty.astype(np.float32, copy=True), np.full(n, np.nan, np.float32)

@@ -78,7 +78,8 @@ class NoveltyViews:
     def look_at_blocks(self, blocks: Iterable[tuple[Rows, Vectors]], *, density: bool = False) -> Iterator[tuple[Rows, Looked]]:
         """Blocks of vectors, each with what it is called by, beside the reference, in order.
 
-        Two are looked at at a time: while one walks the graphs with all threads, the other is made ready by one. Memory: three blocks.
+        Two are looked at at a time: while one walks the graphs with all threads, the other is made ready by one, which matters where there are many
+        threads (benchmarks/results/novelty_cost.txt). density as in `look`. Memory: four blocks.
         """
         waiting: deque[tuple[Rows, Future[Looked]]] = deque()
         with ThreadPoolExecutor(2) as pool:

@@ -147,7 +147,7 @@ def _outcome(candidates: Candidates, known: Reference | None, guarantee: str, ws
     is_adaptive = config.score == "adaptive" or (config.score == "auto" and guarantee == "batch")
     view = "knn" if config.score in ("auto", "adaptive") else config.score
     if known is None or n == 0 or len(known.rows) <= max(config.k, SCALED * (config.score == "combined")):
-        return Outcome("adaptive" if is_adaptive else view)
+        return Outcome(view)
     c = calibration_size(len(known.rows), config.calibration_rows)
     held_out = np.sort(known.rows[draw(known.index.ids(known.rows), c, config.salt)])
     exact = config.search == "exact" or (config.search == "auto" and (n + c) * len(known.rows) <= EXACT_PAIRS)

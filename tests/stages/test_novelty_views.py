@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from discovery.config import IndexConfig, NoveltyConfig
+from discovery.core.companions import Companions, adaptive_novelty, companion_distance
 from discovery.core.conformal import conformal_p_values
 from discovery.core.knn import exact_knn, normalise
+from discovery.stages import novelty_pool
+from discovery.stages.novelty_pool import look_together
 from discovery.stages.novelty_views import NoveltyViews
 from discovery.stages.open_index import MemorySegment, OpenIndex
 
@@ -108,3 +111,24 @@ def test_scores_do_not_depend_on_what_was_scored_before_or_on_the_order_of_refer
     if score in ("knn", "mahalanobis", "density"):  # typical rows of `combined` are drawn by their ids
         turned = np.random.default_rng(3).permutation(200)
         assert np.allclose(alone, Known(references[turned], score).novelty(asked), rtol=1e-4)
+
+
+def test_a_pool_is_looked_at_whole_or_by_a_draw_and_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    known = Known(library(400, 2), "adaptive")
+    new = normalise((normalise(rng.normal(size=(1, 32))) + 0.5 * rng.normal(size=(40, 32)) / np.sqrt(32)).astype(np.float32))  # unlike the known, not equal
+    pool = np.concatenate([library(300, 3), new])
+    names, looked = ids(len(pool), "p"), known.views.look(pool)
+
+    def blocks(places: np.ndarray, size: int = 64) -> list[tuple[np.ndarray, np.ndarray]]:
+        mixed = rng.permutation(places)
+        return [(part, pool[part]) for part in np.array_split(mixed, max(1, len(mixed) // size))]
+
+    whole = look_together(names, looked, blocks, "salt")
+    by_hand = adaptive_novelty(looked.novelty, Companions.of(pool, looked.novelty, pool, looked.novelty, companion_distance(looked.closest)))
+    assert whole == pytest.approx(by_hand, rel=1e-4)
+    monkeypatch.setattr(novelty_pool, "POOL_ROWS", 170)
+    drawn = look_together(names, looked, blocks, "salt")
+    assert (look_together(names, looked, blocks, "salt") == pytest.approx(drawn, rel=1e-4)) and np.isfinite(drawn).all()
+    assert np.corrcoef(whole, drawn)[0, 1] > 0.9 and (drawn != pytest.approx(whole, rel=1e-3))
+    assert (drawn[300:, None] > drawn[None, :300]).mean() > 0.9
