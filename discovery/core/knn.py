@@ -31,13 +31,15 @@ def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def exact_knn(
     queries: NDArray[np.float32], references: NDArray[np.float32], k: int, *, query_ids: Sequence[str] | None = None,
-    reference_ids: Sequence[str] | None = None, reference_rows: NDArray[np.int64] | None = None, block: int = 4096,
+    reference_ids: Sequence[str] | None = None, reference_rows: NDArray[np.int64] | None = None, own: NDArray[np.int64] | None = None,
+    block: int = 4096,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
     """The k nearest references of each query by cosine distance, nearest first.
 
     queries: (n, d), references: (r, d), unit rows. With both id lists a query's own row is dropped by id, never by rank. Equal
     distances are ordered by reference id (by row without ids), so the answer does not depend on the order of the references. reference_rows:
-    only these references, of which the rest is not read; the rows returned are then places in this list. k is
+    only these references, of which the rest is not read; the rows returned are then places in this list. own: (n,) the row of each query among
+    the references where there are no ids, -1 for none; it is dropped. k is
     lowered to what every query has. Returns (n, k) int64 rows and (n, k) float32 distances in [0, 2]. Memory: about block² floats.
     Raises EmptyReference when a query has nothing to be compared with, InvalidInput when widths differ, k < 1, or ids and rows are both given.
 
@@ -51,7 +53,7 @@ def exact_knn(
     if reference_rows is not None and reference_ids is not None:
         raise InvalidInput("Expected reference_ids or reference_rows, found both.")
     order = np.argsort(np.asarray(reference_ids)) if reference_ids is not None else reference_rows
-    own = np.full(n, -1)
+    own = np.full(n, -1) if own is None else own
     if query_ids is not None and reference_ids is not None and order is not None:
         own = _own_places(query_ids, reference_ids, order)
     has_own = bool((own >= 0).any())

@@ -1,253 +1,421 @@
 """Selection: which candidates make a collection of a given size. Adding a selector is a function and a line in SELECTORS.
 
-Every selector is deterministic and independent of the order of the candidates: ties go to the smaller asset id.
+Every selector is deterministic and independent of the order of the candidates, of the machine and of the number of threads: similarities
+are whole numbers (core.lattice), and ties go to the smaller asset id.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from discovery.core.knn import exact_knn
+from discovery.core.lattice import WHOLE, cosine, on_lattice
+from discovery.core.neighbour_graph import Covering, Neighbours, evenly, kmeans, nearest_centres, neighbours_of
+from discovery.core.quotas import NO_LIMIT, Allowance, Limits, Quota
 from discovery.errors import InvalidInput
 
 GRAPH_NEIGHBOURS = 32  # of the sparse similarity graph; what is farther contributes nothing to coverage
 TRIMMED_SHARE = 0.05  # k-center without its 5 % of lowest density: junk picked falls from .75 to 0 (ALGORITHMS section 6)
+MOST_CLUSTERS = 500  # of `typical`, as Hacohen et al. have it
+CHECKPOINTS = 8  # sizes at which the optimum is bounded; the least bound counts
+BATCH = 32  # old gains that are computed again at once
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidates:
-    """What can be chosen: n ids, (n, d) unit vectors, novelty (n,) with NaN for unknown, a quota category each, and which are members
-    already (`preselected`: they cover, and are not among the picks)."""
+    """What can be chosen: n ids, (n, d) unit vectors, novelty (n,) with NaN for unknown, and which are members already.
+
+    preselected: (n,) they cover, count for quotas, and are not among the picks. size_bytes: (n,) int64, for a budget in bytes. strata: (n,) the
+    column that `stratified` draws by.
+    """
 
     asset_ids: Sequence[str]
     vectors: NDArray[np.float32]
     novelty: NDArray[np.float64]
-    categories: NDArray[np.object_] | None
     preselected: NDArray[np.bool_]
+    size_bytes: NDArray[np.int64] | None = None
+    strata: NDArray[np.object_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.asset_ids)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """The 32 nearest of each."""
+        return neighbours_of(self.vectors, GRAPH_NEIGHBOURS)
+
+    @cached_property
+    def lattice(self) -> NDArray[np.float32]:
+        """The vectors, rounded so that their products are exact."""
+        return on_lattice(self.vectors)
+
+    def take(self, rows: NDArray[np.int64]) -> Candidates:
+        """Some of them, in this order."""
+        return Candidates(
+            [self.asset_ids[row] for row in rows], self.vectors[rows], self.novelty[rows], self.preselected[rows],
+            None if self.size_bytes is None else self.size_bytes[rows], None if self.strata is None else self.strata[rows],
+        )  # fmt: skip
+
+    def sized(self) -> NDArray[np.int64]:
+        """Bytes of each, 0 where they were not given."""
+        return np.zeros(len(self), np.int64) if self.size_bytes is None else self.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Quotas:
-    """Fewest and most members of a category; a category that is absent is unbounded."""
+class Options:
+    """What a selector is told. seed: of its draws. clusters: of `cluster_balanced`, 0 for a number by the budget. is_equal: every stratum gets
+    as many as another, instead of its share."""
 
-    minimum: dict[str, int] = field(default_factory=dict)
-    maximum: dict[str, int] = field(default_factory=dict)
+    seed: int = 7
+    clusters: int = 0
+    is_equal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Rows in the order picked, the gain of each, the objective reached, and a lower bound in [0, 1] on objective / optimum.
 
-    The bound is NaN for selectors without one.
+    The bound is NaN for selectors without one. set_aside: rows that were not considered, by the selector's own rule. left: (n,) what each row
+    would still add to the objective, NaN for selectors that do not know.
     """
 
     indices: NDArray[np.int64]
     gains: NDArray[np.float64]
     objective: float
     optimality_bound: float
+    set_aside: NDArray[np.int64]
+    left: NDArray[np.float64]
 
 
-Selector = Callable[[Candidates, int, Quotas | None, int], Selection]
+Selector = Callable[[Candidates, Allowance, Options], Selection]
 
 
-def facility_location(candidates: Candidates, budget: int, quotas: Quotas | None, seed: int) -> Selection:
+def select(
+    method: str, candidates: Candidates, limits: Limits, quotas: Sequence[Quota] = (), options: Options | None = None
+) -> Selection:
+    """Members by the selector `method` of SELECTORS, within the limits and quotas.
+
+    Raises InvalidInput when the minima of quotas cannot be met, with what could be.
+    """
+    order = np.argsort(np.asarray(candidates.asset_ids, dtype=np.str_), kind="stable")
+    if (np.diff(order) < 0).any():
+        ordered = [Quota(quota.by, quota.values[order], quota.minimum, quota.maximum) for quota in quotas]
+        found = select(method, candidates.take(order), limits, ordered, options)
+        left = np.empty(len(order))
+        left[order] = found.left
+        return Selection(order[found.indices], found.gains, found.objective, found.optimality_bound, order[found.set_aside], left)
+    allowed = Allowance(len(candidates), candidates.preselected, limits, quotas, candidates.size_bytes)
+    found = SELECTORS[method](candidates, allowed, options or Options())
+    counted = Allowance(len(candidates), candidates.preselected, Limits(NO_LIMIT), [Quota(q.by, q.values) for q in quotas], None)
+    for row in found.indices.tolist():
+        counted.take(row)
+    counted.least = allowed.least
+    if not counted.is_met:
+        raise InvalidInput(f"Quotas are not met within {limits.bytes:,} bytes: {counted.unmet()}. Raise the budget, or lower the minima.")
+    return found
+
+
+def facility_location(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
     """Members such that every candidate has a similar member: maximise the sum over candidates of the best similarity to a member.
 
-    Similarity is cosine, 0 below 0 and beyond the 32 nearest. Lazy greedy reaches 1 - 1/e of the optimum (1/2 under quotas); the
-    bound returned is for this very result: f(S) / (f(S) + sum of the `budget` largest gains left). Source: Nemhauser et al. 1978;
-    lazy evaluation Minoux 1978. The seed is not used.
+    Similarity is cosine, 0 below 0 and for pairs of which neither is among the 32 nearest of the other. Lazy greedy reaches 1 - 1/e of the
+    optimum, 1/(1 + p) under quotas by p columns, and with a budget in bytes half of 1 - 1/e (the better of greedy by gain and by gain a byte).
+    The bound returned is for this very result: f(S) over the least of f(T) + the best that `budget` rows could still add to T, over
+    nine T on the way. Sources: Nemhauser et al. 1978; lazy evaluation Minoux 1978; bytes and bound Leskovec et al. 2007, "Cost-effective outbreak detection
+    in networks".
     """
-    columns, similarity = _similarity_graph(candidates)
-    n = len(candidates.asset_ids)
-    covered = np.zeros(n)
-    for row in np.flatnonzero(candidates.preselected).tolist():
-        np.maximum.at(covered, columns[row], similarity[row])
+    covering = candidates.neighbours.covering
+    best: Selection | None = None
+    by_cost = (False, True) if allowed.bytes_left < NO_LIMIT else (False,)
+    limits = Limits(allowed.left, allowed.bytes_left)
+    for is_by_cost in by_cost:
+        fresh = Allowance(len(candidates), candidates.preselected, limits, allowed.quotas, candidates.size_bytes)
+        cover = _Cover(covering, candidates.preselected)
+        bound = _Bound(cover, limits, fresh, candidates)
+        picks, gains = _lazy_greedy(cover, fresh, candidates.sized() if is_by_cost else None, bound)
+        bound.look(cover)
+        reached = int(cover.covered.sum())
+        left = np.where(fresh.taken, 0, cover.all_gains())
+        ratio = reached / bound.optimum if bound.optimum > 0 else 1.0
+        found = Selection(np.array(picks, np.int64), cosine(np.array(gains, np.int64)), float(cosine(reached)), min(ratio, 1.0), _none(), cosine(left))
+        if best is None or found.objective > best.objective:
+            best = found
+    assert best is not None
+    return best
 
-    def gain(row: int) -> float:
-        return float(np.maximum(similarity[row] - covered[columns[row]], 0.0).sum())
 
-    def take(row: int) -> None:
-        np.maximum.at(covered, columns[row], similarity[row])
-
-    picks, gains = _lazy_greedy(candidates, budget, quotas, gain, take)
-    reached = float(covered.sum())
-    taken = set(picks)
-    left = heapq.nlargest(budget, (gain(row) for row in range(n) if row not in taken and not candidates.preselected[row]))
-    possible = reached + sum(left)
-    return Selection(np.array(picks, np.int64), np.array(gains), reached, reached / possible if possible > 0 else 1.0)
-
-
-def k_center(candidates: Candidates, budget: int, quotas: Quotas | None, seed: int) -> Selection:
+def k_center(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
     """Each pick the candidate farthest from all members so far, after the 5 % of lowest density are set aside.
 
     The gain is the distance at which it was picked, the objective the remaining coverage radius. Starts at the candidate of highest
-    density. Twice the optimum radius at most on what was not trimmed (Gonzalez 1985), so no bound in our sense: NaN.
+    density. Twice the optimum radius at most on what was not trimmed (Gonzalez 1985), so no bound in our sense: NaN. Costs a pass over
+    all vectors a pick.
     """
-    n = len(candidates.asset_ids)
-    vectors = candidates.vectors
-    k = min(10, n - 1)
-    spread = exact_knn(vectors, vectors, k + 1)[1].mean(axis=1) if k else np.zeros(n, np.float32)
-    by_density = sorted(range(n), key=lambda row: (float(spread[row]), candidates.asset_ids[row]))
-    trimmed = set(by_density[n - int(TRIMMED_SHARE * n) :])
-    distance = np.full(n, np.inf)
+    n, rows = len(candidates), candidates.lattice
+    density = candidates.neighbours.density()
+    trimmed = np.lexsort((np.arange(n), -density))[n - int(TRIMMED_SHARE * n) :]
+    trimmed = trimmed[~candidates.preselected[trimmed]]
+    is_kept = np.ones(n, bool)
+    is_kept[trimmed] = False
+    distance = np.full(n, np.float32(2.0))
     for row in np.flatnonzero(candidates.preselected).tolist():
-        distance = np.minimum(distance, 1.0 - vectors @ vectors[row])
-    rank = np.empty(n, np.int64)
-    rank[sorted(range(n), key=candidates.asset_ids.__getitem__)] = np.arange(n)
-    allowed = _Allowance(candidates, quotas, budget)
+        distance = np.minimum(distance, 1.0 - rows @ rows[row])
     picks: list[int] = []
     gains: list[float] = []
-    while len(picks) < budget:
-        open_rows = [row for row in range(n) if row not in trimmed and allowed.has_room(row)]
-        if not open_rows:
-            break
-        if not picks and not candidates.preselected.any():
-            row = min(open_rows, key=lambda r: (float(spread[r]), candidates.asset_ids[r]))
+    while (is_open := allowed.mask() & is_kept).any():
+        if picks or candidates.preselected.any():
+            row = int(np.argmax(np.where(is_open, distance, np.float32(-1.0))))
         else:
-            row = min(open_rows, key=lambda r: (-float(distance[r]), rank[r]))
-        gains.append(float(distance[row]) if np.isfinite(distance[row]) else 2.0)
+            row = int(np.argmax(np.where(is_open, density, -1)))
+        gains.append(float(distance[row]))
         allowed.take(row)
         picks.append(row)
-        distance = np.minimum(distance, 1.0 - vectors @ vectors[row])
-    kept = [row for row in range(n) if row not in trimmed]
-    radius = float(distance[kept].max()) if kept and picks else float("nan")
-    return Selection(np.array(picks, np.int64), np.array(gains), radius, float("nan"))
+        distance = np.minimum(distance, 1.0 - rows @ rows[row])
+    radius = float(distance[is_kept].max()) if picks else float("nan")
+    return Selection(np.array(picks, np.int64), np.array(gains), radius, float("nan"), np.sort(trimmed), distance.astype(np.float64))
 
 
-def most_novel(candidates: Candidates, budget: int, quotas: Quotas | None, seed: int) -> Selection:
-    """The candidates of highest novelty; those without a score come last. Optimal for the sum of novelty, so the bound is 1."""
+def most_novel(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
+    """The candidates of highest novelty; those without a score come last. 
+
+    Within quotas by one column that is optimal for the sum of novelty (the sets that they allow are a matroid), so the bound is 1; else NaN.
+    """
     score = np.where(np.isnan(candidates.novelty), -1.0, candidates.novelty)
-    return _by_score(candidates, budget, quotas, [float(value) for value in score])
+    found = _by_rank(candidates, allowed, np.lexsort((np.arange(len(score)), -score)), score)
+    is_optimal = len(allowed.quotas) < 2 and allowed.bytes_left >= NO_LIMIT // 2
+    return Selection(found.indices, found.gains, found.objective, 1.0 if is_optimal else float("nan"), found.set_aside, found.left)
 
 
-def random(candidates: Candidates, budget: int, quotas: Quotas | None, seed: int) -> Selection:
+def cluster_balanced(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
+    """As many from each cluster as from another, drawn within it: what is common gives no more members than what is rare.
+
+    Clusters are k-means in cosine, as many as `options.clusters`, or the square root of ten times the budget. A cluster with fewer gives all.
+    No bound: NaN. Source: Vo et al. 2024, "Automatic data curation for self-supervised learning", with one level.
+    """
+    wanted = options.clusters or max(2, int((10 * allowed.left) ** 0.5))
+    home = _clusters(candidates, min(wanted, MOST_CLUSTERS * 8))
+    draws = _draws(candidates, options.seed)
+    return _in_turn(candidates, allowed, home, draws)
+
+
+def typical(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
+    """The densest of each cluster in turn, the largest cluster first: what a beginner's set should show.
+
+    Clusters are k-means in cosine, as many as the budget, at most 500; density is the mean similarity to the 20 nearest. No bound: NaN. Source:
+    Hacohen et al. 2022, "Active learning on a budget: opposite strategies suit high and low budgets" (TypiClust).
+    """
+    home = _clusters(candidates, min(max(allowed.left, 1), MOST_CLUSTERS))
+    return _in_turn(candidates, allowed, home, -candidates.neighbours.density(20).astype(np.float64))
+
+
+def stratified(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
+    """A draw within each value of a column, of which each gets its share of the budget, or with `options.is_equal` as many as another.
+
+    Shares are rounded by the largest remainder. No bound: NaN. Raises InvalidInput without strata.
+    """
+    if candidates.strata is None:
+        raise InvalidInput("The selector 'stratified' needs a column: select: {method: stratified, by: category}.")
+    names, home = np.unique(candidates.strata.astype(str), return_inverse=True)
+    draws = _draws(candidates, options.seed)
+    if options.is_equal:
+        return _in_turn(candidates, allowed, home, draws)
+    order = np.lexsort((draws, home))
+    place = np.empty(len(order))  # of a row in its stratum, as a share of it: taking rows by it takes each stratum at its own pace
+    sizes = np.bincount(home, minlength=len(names))
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    place[order] = (np.arange(len(order)) - first[home[order]] + 0.5) / sizes[home[order]]
+    return _by_rank(candidates, allowed, np.lexsort((np.arange(len(order)), place)), None)
+
+
+def random(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
     """A uniform draw, by the hash of seed and asset id: the baseline. No bound: NaN."""
-    draws = [
-        int.from_bytes(hashlib.sha256(f"{seed}:{asset_id}".encode()).digest()[:7], "big") / 2**56
-        for asset_id in candidates.asset_ids
-    ]
-    picked = _by_score(candidates, budget, quotas, draws)
-    return Selection(picked.indices, picked.gains, picked.objective, float("nan"))
+    return _by_rank(candidates, allowed, np.argsort(_draws(candidates, options.seed), kind="stable"), None)
 
 
 SELECTORS: dict[str, Selector] = {
     "facility_location": facility_location,
     "k_center": k_center,
     "most_novel": most_novel,
+    "cluster_balanced": cluster_balanced,
+    "typical": typical,
+    "stratified": stratified,
     "random": random,
 }
 
 
-class _Allowance:
-    """What quotas still allow; minima are reserved, so that the budget cannot run out before they are met."""
+class _Cover:
+    """How well each candidate is covered so far, in whole similarities."""
 
-    def __init__(self, candidates: Candidates, quotas: Quotas | None, budget: int) -> None:
-        self.categories = candidates.categories if quotas is not None else None
-        self.taken = set(np.flatnonzero(candidates.preselected).tolist())
-        self.quotas = quotas or Quotas()
-        self.budget = budget
-        self.used = 0
-        if self.categories is None:
-            self.counts: Counter[str] = Counter()
-            self.owed = 0
-            return
-        self.counts = Counter(str(self.categories[row]) for row in self.taken)
-        present = Counter(str(value) for value in self.categories)
-        for category, least in self.quotas.minimum.items():
-            most = self.quotas.maximum.get(category, present[category])
-            if least > min(present[category], most):
-                raise InvalidInput(
-                    f"Quota: {category!r} should have at least {least}, but {min(present[category], most)} are possible."
-                )
-        self.owed = sum(max(0, least - self.counts[category]) for category, least in self.quotas.minimum.items())
-        if self.owed > budget:
-            raise InvalidInput(
-                f"Quotas ask for at least {self.owed} more members, the budget leaves {budget}. Raise it, or lower the minima."
-            )
-
-    def has_room(self, row: int) -> bool:
-        """Whether the row may be taken now."""
-        if row in self.taken:
-            return False
-        if self.categories is None:
-            return True
-        category = str(self.categories[row])
-        count = self.counts[category]
-        if count >= self.quotas.maximum.get(category, count + 1):
-            return False
-        return count < self.quotas.minimum.get(category, 0) or self.budget - self.used > self.owed
+    def __init__(self, graph: Covering, preselected: NDArray[np.bool_]) -> None:
+        self.graph = graph
+        self.covered = np.zeros(len(graph.starts) - 1, np.int64)
+        for row in np.flatnonzero(preselected).tolist():
+            self.take(row)
 
     def take(self, row: int) -> None:
-        """Count the row as a member."""
-        self.taken.add(row)
-        self.used += 1
-        if self.categories is not None:
-            category = str(self.categories[row])
-            if self.counts[category] < self.quotas.minimum.get(category, 0):
-                self.owed -= 1
-            self.counts[category] += 1
+        """Let a row cover what is like it."""
+        part = slice(self.graph.starts[row], self.graph.starts[row + 1])
+        columns = self.graph.columns[part]
+        self.covered[columns] = np.maximum(self.covered[columns], self.graph.similarity[part])
+
+    def gains(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(rows),) what each would add."""
+        starts, stops = self.graph.starts[rows], self.graph.starts[rows + 1]
+        sizes = stops - starts
+        firsts = np.cumsum(sizes) - sizes
+        places = np.arange(int(sizes.sum())) + np.repeat(starts - firsts, sizes)
+        added = np.maximum(self.graph.similarity[places] - self.covered[self.graph.columns[places]], 0)
+        return np.asarray(np.add.reduceat(added, firsts), np.int64)  # no row is empty: each is like itself
+
+    def all_gains(self, block: int = 1 << 16) -> NDArray[np.int64]:
+        """(n,) what each row would add."""
+        n = len(self.covered)
+        parts = [self.gains(np.arange(start, min(start + block, n))) for start in range(0, n, block)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def _lazy_greedy(
-    candidates: Candidates, budget: int, quotas: Quotas | None, gain: Callable[[int], float], take: Callable[[int], None]
-) -> tuple[list[int], list[float]]:
-    """Greedy for a submodular gain: an old gain is an upper bound, so only the top of the heap is computed again."""
-    allowed = _Allowance(candidates, quotas, budget)
-    ids = candidates.asset_ids
-    heap = [(-gain(row), ids[row], row, 0) for row in range(len(ids)) if not candidates.preselected[row]]
-    heapq.heapify(heap)
-    waiting: list[tuple[float, str, int, int]] = []  # blocked only while minima of other categories are owed
+class _Bound:
+    """The least upper bound on the optimum seen so far: f(T) + the most that a feasible set could add to T (Leskovec et al. 2007, section 3.2)."""
+
+    def __init__(self, cover: _Cover, limits: Limits, allowed: Allowance, candidates: Candidates) -> None:
+        self.limits = limits
+        self.sizes = candidates.sized() if limits.bytes < NO_LIMIT else None
+        self.is_free = ~candidates.preselected
+        self.codes = list(allowed.codes)
+        self.room = [np.maximum(most - counts, 0) for most, counts in zip(allowed.most, allowed.counts, strict=True)]
+        self.optimum = WHOLE * len(cover.covered)  # no candidate is covered by more than itself
+        self.look(cover)
+
+    def look(self, cover: _Cover) -> None:
+        """Bound the optimum from what is covered now."""
+        gains = np.where(self.is_free, cover.all_gains(), 0)
+        reached = int(cover.covered.sum())
+        most = _largest(gains, self.limits.assets)
+        if self.sizes is not None:
+            most = min(most, _knapsack(gains, self.sizes, self.limits.bytes))
+        for codes, room in zip(self.codes, self.room, strict=True):
+            order = np.lexsort((-gains, codes))
+            bounds = np.searchsorted(codes[order], np.arange(len(room)))
+            place = np.arange(len(order)) - bounds[codes[order]]
+            most = min(most, _largest(gains[order[place < room[codes[order]]]], self.limits.assets))
+        self.optimum = min(self.optimum, reached + most)
+
+
+def _largest(gains: NDArray[np.int64], count: int) -> int:
+    """The sum of the `count` largest."""
+    if count >= len(gains):
+        return int(gains.sum())
+    return int(np.partition(gains, len(gains) - count)[len(gains) - count :].sum()) if count > 0 else 0
+
+
+def _knapsack(gains: NDArray[np.int64], sizes: NDArray[np.int64], room: int) -> int:
+    """An upper bound on the gains that fit: the best a byte first, the last one in part."""
+    order = np.argsort(-(gains / np.maximum(sizes, 1)), kind="stable")
+    filled = np.cumsum(sizes[order])
+    whole = int(np.searchsorted(filled, room, side="right"))
+    part = int(gains[order[whole]]) if whole < len(order) else 0
+    return int(gains[order[:whole]].sum()) + part
+
+
+def _lazy_greedy(cover: _Cover, allowed: Allowance, costs: NDArray[np.int64] | None, bound: _Bound) -> tuple[list[int], list[int]]:
+    """Greedy for a submodular gain, or for gain a byte: an old gain is an upper bound, so only the top of the heap is computed again."""
+    gains = cover.all_gains()
+    rows = np.flatnonzero(~allowed.taken)
+    key = gains if costs is None else gains / np.maximum(costs, 1)
+    waiting = rows[np.lexsort((rows, -key[rows]))].tolist()  # by first gain; what was computed again is in the heap
+    waiting.reverse()
+    fresh = dict[int, int]()  # of a row in the heap, the number of picks when its gain was computed
+    heap: list[tuple[float, int]] = []
     picks: list[int] = []
-    gains: list[float] = []
-    while len(picks) < budget and heap:
-        entry = heapq.heappop(heap)
-        _, asset_id, row, round_computed = entry
+    taken: list[int] = []
+    look = max(1, allowed.left // CHECKPOINTS)
+    scale = None if costs is None else np.maximum(costs, 1)
+    while allowed.left > 0 and (heap or waiting):
+        old: list[int] = []
+        while len(old) < BATCH and (heap or waiting):  # the top, and the old ones that follow it
+            top = (-float(key[waiting[-1]]), waiting[-1]) if waiting else (float("inf"), -1)
+            if heap and heap[0] < top:
+                row = heap[0][1]
+                if fresh[row] == len(picks):
+                    break
+                heapq.heappop(heap)
+            else:
+                row = waiting.pop()
+                if not picks:
+                    heapq.heappush(heap, (-float(key[row]), row))
+                    fresh[row] = 0
+                    break
+            if allowed.has_room(row):
+                old.append(row)
+        if old:
+            now = cover.gains(np.array(old, np.int64))
+            for row, gain in zip(old, now.tolist(), strict=True):
+                gains[row] = gain
+                fresh[row] = len(picks)
+                heapq.heappush(heap, (-(gain if scale is None else gain / int(scale[row])), row))
+            continue
+        if not heap:
+            continue
+        row = heapq.heappop(heap)[1]
         if not allowed.has_room(row):
-            if quotas is not None and allowed.owed:
-                waiting.append(entry)
             continue
-        if round_computed != len(picks):
-            heapq.heappush(heap, (-gain(row), asset_id, row, len(picks)))
-            continue
-        gains.append(-entry[0])
-        take(row)
-        owed = allowed.owed
-        allowed.take(row)
         picks.append(row)
-        if waiting and allowed.owed < owed:
-            _push_all(heap, waiting)
-            waiting = []
-    return picks, gains
+        taken.append(int(gains[row]))
+        cover.take(row)
+        allowed.take(row)
+        if len(picks) % look == 0:
+            bound.look(cover)
+    return picks, taken
 
 
-def _push_all(heap: list[tuple[float, str, int, int]], entries: Iterable[tuple[float, str, int, int]]) -> None:
-    for entry in entries:
-        heapq.heappush(heap, entry)
+def _by_rank(candidates: Candidates, allowed: Allowance, order: NDArray[np.int64], score: NDArray[np.float64] | None) -> Selection:
+    """The first of an order for which there is room."""
+    picks = []
+    for row in order.tolist():
+        if allowed.left < 1:
+            break
+        if allowed.has_room(row):
+            allowed.take(row)
+            picks.append(row)
+    indices = np.array(picks, np.int64)
+    gains = np.full(len(picks), np.nan) if score is None else score[indices]
+    total = float("nan") if score is None else float(np.sum(gains))
+    left = np.full(len(candidates), np.nan) if score is None else score
+    return Selection(indices, gains, total, float("nan"), _none(), left)
 
 
-def _by_score(candidates: Candidates, budget: int, quotas: Quotas | None, score: list[float]) -> Selection:
-    """The highest scores within the quotas, minima first reserved."""
-    picks, gains = _lazy_greedy(candidates, budget, quotas, score.__getitem__, lambda row: None)
-    return Selection(np.array(picks, np.int64), np.array(gains), float(sum(gains)), 1.0)
+def _in_turn(candidates: Candidates, allowed: Allowance, home: NDArray[np.int64], rank: NDArray[np.float64]) -> Selection:
+    """The first of each group by rank, the largest group first, then the second of each, and so on; members count as the first of theirs."""
+    n = len(candidates)
+    sizes = np.bincount(home)
+    order = np.lexsort((np.arange(n), rank, ~candidates.preselected, home))
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    round_ = np.empty(n, np.int64)
+    round_[order] = np.arange(n) - first[home[order]]
+    smallest = np.full(len(sizes), n)
+    np.minimum.at(smallest, home, np.arange(n))  # groups of one size go by their first id
+    return _by_rank(candidates, allowed, np.lexsort((smallest[home], -sizes[home], round_)), None)
 
 
-def _similarity_graph(candidates: Candidates) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(n, k + 1) columns and non-negative similarities: itself first with 1, then its nearest candidates."""
-    n = len(candidates.asset_ids)
-    own = np.arange(n)[:, None]
-    if n == 1:
-        return own, np.ones((1, 1))
-    ids = list(candidates.asset_ids)
-    rows, distances = exact_knn(
-        candidates.vectors, candidates.vectors, min(GRAPH_NEIGHBOURS, n - 1), query_ids=ids, reference_ids=ids
+def _clusters(candidates: Candidates, wanted: int) -> NDArray[np.int64]:
+    rows = candidates.lattice
+    sample = evenly(len(rows), 256 * wanted)
+    centres = kmeans(rows[sample], wanted, evenly(len(sample), wanted), rounds=10)
+    return np.concatenate([nearest_centres(rows[start : start + 65536], centres, 1)[:, 0] for start in range(0, len(rows), 65536)])
+
+
+def _draws(candidates: Candidates, seed: int) -> NDArray[np.float64]:
+    """(n,) in [0, 1), by the hash of seed and id."""
+    return np.array(
+        [int.from_bytes(hashlib.sha256(f"{seed}:{asset_id}".encode()).digest()[:6], "big") / 2**48 for asset_id in candidates.asset_ids], np.float64
     )
-    return np.concatenate([own, rows], axis=1), np.concatenate(
-        [np.ones((n, 1)), np.maximum(1.0 - distances.astype(np.float64), 0.0)], axis=1
-    )
+
+
+def _none() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)

@@ -4,18 +4,25 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from discovery.core.knn import normalise
-from discovery.core.selection import SELECTORS, Candidates, Quotas
+from discovery.core.quotas import NO_LIMIT, Limits, Quota
+from discovery.core.selection import SELECTORS, Candidates, Options, select
 from discovery.errors import InvalidInput
 
 
-def make(seed: int = 0, n: int = 9, categories=None, preselected=()) -> Candidates:
+def make(seed: int = 0, n: int = 9, strata=None, preselected=(), sizes=None) -> Candidates:
     rng = np.random.default_rng(seed)
     mask = np.isin(np.arange(n), list(preselected))
     vectors = normalise(rng.normal(size=(n, 3)).astype(np.float32))
-    named = None if categories is None else np.array(list(categories), object)
-    return Candidates([f"{i:02}" for i in range(n)], vectors, rng.uniform(size=n), named, mask)
+    strata = np.array(list(strata if strata is not None else "xyz" * n)[:n], object)
+    return Candidates([f"{i:03}" for i in range(n)], vectors, rng.uniform(size=n), mask, None if sizes is None else np.array(sizes), strata)
+
+
+def by(values, minimum=None, maximum=None, name="kind") -> Quota:
+    return Quota(name, np.array(list(values), object), minimum or {}, maximum or {})
 
 
 def coverage(candidates: Candidates, rows) -> float:
@@ -26,81 +33,227 @@ def coverage(candidates: Candidates, rows) -> float:
 def test_facility_location_is_near_the_best_of_all_subsets_and_its_bound_is_true(seed):
     candidates, budget = make(seed), 3
     best = max(coverage(candidates, rows) for rows in combinations(range(9), budget))  # 84 subsets
-    found = SELECTORS["facility_location"](candidates, budget, None, 0)
-    assert found.objective == pytest.approx(coverage(candidates, found.indices), abs=1e-4)
-    assert found.objective >= (1 - 1 / np.e) * best - 1e-4
-    assert 0 < found.optimality_bound <= 1 and found.optimality_bound * best <= found.objective + 1e-4
+    found = select("facility_location", candidates, Limits(budget))
+    assert found.objective == pytest.approx(coverage(candidates, found.indices), abs=3e-3)
+    assert found.objective >= (1 - 1 / np.e) * best - 3e-3
+    assert 0 < found.optimality_bound <= 1 and found.optimality_bound * best <= found.objective + 3e-3
 
 
-def test_gains_never_grow_and_sum_to_the_objective():
-    found = SELECTORS["facility_location"](make(4), 5, None, 0)
-    assert (np.diff(found.gains) <= 1e-6).all() and found.gains.sum() == pytest.approx(found.objective)
+@pytest.mark.parametrize("seed", range(8))
+def test_the_bound_is_true_under_a_quota_and_greedy_reaches_half(seed):
+    candidates, kinds = make(seed), "aaaaabbbb"
+    sets = [rows for rows in combinations(range(9), 3) if sum(kinds[i] == "a" for i in rows) <= 1]
+    best = max(coverage(candidates, rows) for rows in sets)
+    found = select("facility_location", candidates, Limits(3), [by(kinds, maximum={"a": 1})])
+    assert found.objective >= best / 2 - 3e-3 and found.optimality_bound * best <= found.objective + 3e-3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_budget_in_bytes_is_kept_and_its_bound_is_true(seed):
+    sizes = np.random.default_rng(seed).integers(1, 9, 9)
+    candidates = make(seed, sizes=sizes)
+    sets = [rows for count in range(1, 10) for rows in combinations(range(9), count) if sizes[list(rows)].sum() <= 12]
+    best = max(coverage(candidates, rows) for rows in sets)
+    found = select("facility_location", candidates, Limits(9, 12))
+    assert sizes[found.indices].sum() <= 12
+    assert found.objective >= (1 - 1 / np.e) / 2 * best - 3e-3 and found.optimality_bound * best <= found.objective + 3e-3
+
+
+def test_gains_never_grow_and_sum_to_the_objective_and_what_is_left_is_what_a_row_would_add():
+    candidates = make(4)
+    found = select("facility_location", candidates, Limits(5))
+    assert (np.diff(found.gains) <= 1e-9).all() and found.gains.sum() == pytest.approx(found.objective)
+    other = next(row for row in range(9) if row not in found.indices)
+    grown = coverage(candidates, [*found.indices, other]) - coverage(candidates, found.indices)
+    assert found.left[other] == pytest.approx(grown, abs=3e-3) and (found.left[found.indices] == 0).all()
+
+
+def test_lazy_evaluation_picks_what_plain_greedy_picks():
+    candidates = make(7, 120)
+    found = select("facility_location", candidates, Limits(40))
+    covering = candidates.neighbours.covering
+    dense = np.zeros((120, 120), np.int64)
+    for row in range(120):
+        part = slice(covering.starts[row], covering.starts[row + 1])
+        dense[row, covering.columns[part]] = covering.similarity[part]
+    assert (dense == dense.T).all()
+    covered, picks = np.zeros(120, np.int64), []
+    for _ in range(40):
+        gains = np.maximum(dense - covered, 0).sum(axis=1)
+        gains[picks] = -1
+        picks.append(int(np.argmax(gains)))
+        covered = np.maximum(covered, dense[picks[-1]])
+    assert found.indices.tolist() == picks
 
 
 def test_two_clusters_get_one_member_each():
     vectors = normalise(np.array([[1, 0], [1, 0.1], [1, 0.2], [0, 1], [0.1, 1]], np.float32))
-    candidates = Candidates(list("abcde"), vectors, np.full(5, np.nan), None, np.zeros(5, bool))
-    picks = SELECTORS["facility_location"](candidates, 2, None, 0).indices.tolist()
+    candidates = Candidates(list("abcde"), vectors, np.full(5, np.nan), np.zeros(5, bool))
+    picks = select("facility_location", candidates, Limits(2)).indices.tolist()
     assert picks[0] in (0, 1, 2) and picks[1] in (3, 4)  # the larger cluster first
 
 
 @pytest.mark.parametrize("method", sorted(SELECTORS))
-@pytest.mark.parametrize("seed", range(4))
-def test_a_permutation_of_the_candidates_gives_the_same_ids(method, seed):
-    candidates = make(seed, 30, "abc" * 10)
-    order = np.random.default_rng(seed + 100).permutation(30)
-    shuffled = Candidates(
-        [candidates.asset_ids[i] for i in order], candidates.vectors[order], candidates.novelty[order],
-        candidates.categories[order], candidates.preselected[order],
-    )  # fmt: skip
-    quotas = Quotas({"a": 3}, {"b": 2})
-    one, two = (SELECTORS[method](c, 8, quotas, 7) for c in (candidates, shuffled))
-    assert [candidates.asset_ids[i] for i in one.indices] == [shuffled.asset_ids[i] for i in two.indices]
+@given(order=st.permutations(range(30)), seed=st.integers(0, 3), sized=st.booleans(), copies=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_a_permutation_of_the_candidates_gives_the_same_ids(method, order, seed, sized, copies):
+    candidates = make(seed, 30, "abc" * 10, sizes=range(1, 31) if sized else None)
+    if copies:
+        candidates.vectors[10:20] = candidates.vectors[0]  # ties everywhere
+    rows = np.array(order)
+    limits = Limits(8, 250 if sized else NO_LIMIT)
+    one = select(method, candidates, limits, [by("abc" * 10, {"a": 3}, {"b": 2})])
+    two = select(method, candidates.take(rows), limits, [by(np.array(list("abc" * 10), object)[rows], {"a": 3}, {"b": 2})])
+    assert [candidates.asset_ids[i] for i in one.indices] == [candidates.asset_ids[rows[i]] for i in two.indices]
+    assert np.array_equal(one.left[rows], two.left, equal_nan=True) and np.array_equal(one.gains, two.gains, equal_nan=True)
+    assert sorted(one.set_aside) == sorted(rows[two.set_aside])
 
 
 @pytest.mark.parametrize("method", sorted(SELECTORS))
 def test_quotas_hold(method):
-    candidates = make(2, 40, "a" * 30 + "b" * 10)
-    found = SELECTORS[method](candidates, 8, Quotas({"b": 5}, {"a": 2}), 1)
-    chosen = candidates.categories[found.indices].tolist()
+    kinds = "a" * 30 + "b" * 10
+    found = select(method, make(2, 40), Limits(8), [by(kinds, {"b": 5}, {"a": 2})])
+    chosen = [kinds[row] for row in found.indices]
     assert len(chosen) == 8 and chosen.count("a") <= 2 and chosen.count("b") >= 5
 
 
 @pytest.mark.parametrize("method", sorted(SELECTORS))
+def test_quotas_by_two_columns_hold_together(method):
+    kinds, places = "a" * 20 + "b" * 20, "xy" * 20
+    quotas = [by(kinds, {"a": 4}, {"b": 5}), by(places, {"x": 3, "y": 3}, {"x": 3}, "place")]
+    found = select(method, make(3, 40), Limits(8), quotas)
+    chosen = [(kinds[row], places[row]) for row in found.indices]
+    assert len(chosen) == 8 and sum(k == "a" for k, _ in chosen) >= 4 and sum(k == "b" for k, _ in chosen) <= 5
+    assert sum(p == "x" for _, p in chosen) == 3 and sum(p == "y" for _, p in chosen) == 5
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_minima_of_two_columns_are_met_whenever_they_can_be(data):
+    n, budget = 9, data.draw(st.integers(1, 5))
+    kinds = data.draw(st.lists(st.sampled_from("ab"), min_size=n, max_size=n))
+    places = data.draw(st.lists(st.sampled_from("xyz"), min_size=n, max_size=n))
+    bounds = st.integers(0, 3)
+    quotas = []
+    for name, values in (("kind", kinds), ("place", places)):
+        least = {value: data.draw(bounds) for value in sorted(set(values))}
+        most = {value: least[value] + data.draw(bounds) for value in sorted(set(values))}
+        quotas.append(by(values, least, most, name))
+
+    def fits(rows, quota):
+        counts = {value: sum(quota.values[row] == value for row in rows) for value in quota.minimum}
+        return all(quota.minimum[value] <= count <= quota.maximum[value] for value, count in counts.items())
+
+    possible = [rows for count in range(budget + 1) for rows in combinations(range(n), count) if all(fits(rows, q) for q in quotas)]
+    try:
+        found = select("most_novel", make(data.draw(st.integers(0, 5)), n), Limits(budget), quotas)
+    except InvalidInput:
+        assert not possible
+    else:
+        assert tuple(sorted(found.indices.tolist())) in possible
+
+
+@pytest.mark.parametrize("method", sorted(SELECTORS))
 def test_members_are_not_picked_again(method):
-    found = SELECTORS[method](make(3, 20, preselected=(0, 5)), 18, None, 0)
+    found = select(method, make(3, 20, preselected=(0, 5)), Limits(18))
     assert not {0, 5} & set(found.indices.tolist()) and len(set(found.indices.tolist())) == len(found.indices) >= 17
 
 
 def test_a_member_counts_for_its_quota():
-    found = SELECTORS["most_novel"](make(3, 6, "aaabbb", preselected=(0,)), 3, Quotas({}, {"a": 1}), 0)
+    found = select("most_novel", make(3, 6, preselected=(0,)), Limits(3), [by("aaabbb", maximum={"a": 1})])
     assert sorted(found.indices.tolist()) == [3, 4, 5]
 
 
+def test_members_that_are_over_a_maximum_stay_and_no_more_are_taken():
+    found = select("most_novel", make(3, 6, preselected=(0, 1)), Limits(3), [by("aaabbb", {"b": 1}, {"a": 1})])
+    assert sorted(found.indices.tolist()) == [3, 4, 5]
+
+
+def test_what_members_cover_is_not_paid_for_again():
+    vectors = normalise(np.array([[1, 0], [1, 0.1], [1, 0.2], [0, 1], [0.1, 1]], np.float32))
+    candidates = Candidates(list("abcde"), vectors, np.full(5, np.nan), np.array([0, 1, 0, 0, 0], bool))
+    assert select("facility_location", candidates, Limits(1)).indices[0] in (3, 4)
+
+
 @pytest.mark.parametrize("method", sorted(SELECTORS))
-@pytest.mark.parametrize("quotas", [Quotas({"a": 4}), Quotas({"zebra": 1}), Quotas({"a": 2}, {"a": 1}), Quotas({"a": 3, "b": 3})])
-def test_quotas_that_cannot_be_met_are_refused(method, quotas):
-    with pytest.raises(InvalidInput, match="Quota"):
-        SELECTORS[method](make(0, 6, "aaabbb"), 5, quotas, 0)
+@pytest.mark.parametrize(
+    ("quotas", "said"),
+    [
+        ([({"a": 4}, {})], r"'a' should have at least 4, 3 are possible"),
+        ([({"zebra": 1}, {})], "no candidate is 'zebra'"),
+        ([({"a": 2}, {"a": 1})], r"at least 2, 1 are possible"),
+        ([({"a": 3, "b": 3}, {})], "at least 6 more members, the budget leaves 5"),
+    ],
+)
+def test_quotas_that_cannot_be_met_are_refused_with_the_reason(method, quotas, said):
+    with pytest.raises(InvalidInput, match=said):
+        select(method, make(0, 6), Limits(5), [by("aaabbb", *bounds) for bounds in quotas])
 
 
-def test_a_budget_above_the_candidates_takes_all():
-    assert sorted(SELECTORS["facility_location"](make(0, 4), 9, None, 0).indices.tolist()) == [0, 1, 2, 3]
+def test_columns_that_cannot_be_met_together_are_told_with_what_could_be():
+    # both a's are x, of which one is allowed
+    with pytest.raises(InvalidInput, match="kind and place cannot be met together: kind 'a' would get 1 of 2"):
+        select("random", make(0, 6), Limits(5), [by("aabbbb", {"a": 2}), by("xxyyyy", {}, {"x": 1}, "place")])
+    with pytest.raises(InvalidInput, match="together ask for at least 4 more members, the budget leaves 3"):
+        select("random", make(0, 6), Limits(3), [by("aabbbb", {"a": 2}), by("xxyyyy", {"y": 2}, {}, "place")])
+
+
+def test_minima_that_do_not_fit_the_bytes_are_told():
+    with pytest.raises(InvalidInput, match="not met within 10 bytes: kind b: 0 of 1"):
+        select("most_novel", make(0, 4, sizes=[1, 1, 20, 20]), Limits(3, 10), [by("aabb", {"b": 1})])
+
+
+@pytest.mark.parametrize("method", sorted(SELECTORS))
+def test_a_budget_above_the_candidates_takes_all(method):
+    assert sorted(select(method, make(0, 4), Limits(9)).indices.tolist()) == [0, 1, 2, 3]
 
 
 def test_most_novel_takes_the_highest_and_the_unknown_last():
-    candidates = Candidates(list("abcd"), np.eye(4, dtype=np.float32), np.array([0.1, np.nan, 0.9, 0.5]), None, np.zeros(4, bool))
-    found = SELECTORS["most_novel"](candidates, 4, None, 0)
+    candidates = Candidates(list("abcd"), np.eye(4, dtype=np.float32), np.array([0.1, np.nan, 0.9, 0.5]), np.zeros(4, bool))
+    found = select("most_novel", candidates, Limits(4))
     assert found.indices.tolist() == [2, 3, 0, 1] and found.optimality_bound == 1.0
 
 
-def test_another_seed_draws_others():
-    draws = {tuple(sorted(SELECTORS["random"](make(0, 40), 5, None, seed).indices.tolist())) for seed in range(5)}
+@pytest.mark.parametrize("method", ["random", "stratified", "cluster_balanced"])
+def test_another_seed_draws_others(method):
+    draws = {tuple(sorted(select(method, make(0, 40), Limits(5), (), Options(seed)).indices.tolist())) for seed in range(5)}
     assert len(draws) == 5
 
 
 def test_k_center_leaves_the_lonely_outlier_out():
     rng = np.random.default_rng(0)
     vectors = normalise(np.concatenate([rng.normal([5, 0, 0], 0.5, (39, 3)), [[-5, 0, 0]]]).astype(np.float32))
-    candidates = Candidates([f"{i:02}" for i in range(40)], vectors, np.zeros(40), None, np.zeros(40, bool))
-    assert 39 not in SELECTORS["k_center"](candidates, 10, None, 0).indices
+    candidates = Candidates([f"{i:02}" for i in range(40)], vectors, np.zeros(40), np.zeros(40, bool))
+    found = select("k_center", candidates, Limits(10))
+    assert 39 not in found.indices and 39 in found.set_aside
+
+
+def test_stratified_gives_each_value_its_share_or_as_many():
+    candidates = make(1, 60, "a" * 30 + "b" * 20 + "c" * 10)
+    share = [candidates.strata[row] for row in select("stratified", candidates, Limits(12)).indices]
+    assert [share.count(name) for name in "abc"] == [6, 4, 2]
+    equal = [candidates.strata[row] for row in select("stratified", candidates, Limits(12), (), Options(is_equal=True)).indices]
+    assert [equal.count(name) for name in "abc"] == [4, 4, 4]
+
+
+def clusters(sizes=(80, 15, 5)):
+    rng = np.random.default_rng(1)
+    rows = np.concatenate([rng.normal(np.eye(3)[i] * 6, 0.4, (size, 3)) for i, size in enumerate(sizes)])
+    n, which = len(rows), np.repeat(np.arange(len(sizes)), sizes)
+    order = rng.permutation(n)  # ids say nothing of clusters
+    return Candidates([f"{i:03}" for i in range(n)], normalise(rows[order].astype(np.float32)), np.zeros(n), np.zeros(n, bool)), which[order]
+
+
+def test_cluster_balanced_takes_as_many_of_the_small_cluster_as_of_the_large_one():
+    candidates, which = clusters()
+    found = select("cluster_balanced", candidates, Limits(12), (), Options(clusters=3))
+    assert np.bincount(which[found.indices]).tolist() == [4, 4, 4]
+
+
+def test_typical_takes_the_densest_of_each_cluster_the_largest_first():
+    candidates, which = clusters()
+    found = select("typical", candidates, Limits(3))
+    assert which[found.indices].tolist() == [0, 1, 2]
+    middle = candidates.vectors[which == 0].mean(axis=0)
+    rank = np.argsort(-(candidates.vectors[which == 0] @ middle))
+    assert np.flatnonzero(which == 0)[rank[:20]].tolist().count(found.indices[0]) == 1  # of 80 it is among the 20 nearest to the middle
