@@ -235,6 +235,22 @@ MEMBERS = pa.schema(
         pa.field("reason", pa.string(), nullable=False),  # why it is in
         pa.field("pick", pa.int32(), nullable=False),  # order of selection, 0 first; -1 from the parent
         pa.field("gain", pa.float64()),
+        pa.field("category", pa.string()),  # of its folder
+        pa.field("part", pa.string()),  # of the mix; empty without one
+    ]
+)
+
+DECISIONS = pa.schema(  # of every asset that a version was chosen from, ascending by asset_id: what decided
+    [
+        pa.field("asset_id", ID, nullable=False),
+        pa.field("is_member", pa.bool_(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),  # one of stages.decisions.RULES
+        pa.field("part", pa.string(), nullable=False),  # of the mix; empty without one
+        pa.field("evidence", ID),  # another asset by which it was decided
+        pa.field("value", pa.float64()),  # what it had, and
+        pa.field("threshold", pa.float64()),  # what it would have needed; what both are says the rule
+        pa.field("stage", pa.string(), nullable=False),  # that found the evidence
+        pa.field("record_id", pa.string(), nullable=False),  # in which it is; empty for the version itself
     ]
 )
 

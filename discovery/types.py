@@ -438,9 +438,15 @@ class DriftReport(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetVersion(Record):
-    """An immutable collection. `digest` is its content id: same spec over the same assets, same digest."""
+    """An immutable collection. `digest` is its content id: same spec over the same assets, same digest.
+
+    optimality_bound: of the objective to the best there is, the least of all parts. leaked: members with a copy in another split.
+    size_bytes: of all members. coverage_radius: cosine distance within which candidates have a member; with a confidence of 95 % at most the
+    share `coverage_beyond` of them has none. split_similarity: of the two members most alike in different splits.
+    """
 
     stage: ClassVar[str] = "curate"
+    version: ClassVar[int] = 2
     name: str
     digest: str
     spec: str
@@ -452,6 +458,10 @@ class DatasetVersion(Record):
     optimality_bound: float | None
     leaked: int
     removed_for_leakage: int
+    size_bytes: int = 0
+    coverage_radius: float | None = None
+    coverage_beyond: float | None = None
+    split_similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

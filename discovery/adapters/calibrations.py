@@ -16,11 +16,13 @@ FOLDER = Path(__file__).parent / "calibrations"
 
 @dataclass(frozen=True, slots=True)
 class PackagedCalibration:
-    """`threshold` of the cosine after `projection`; id: of the file's bytes."""
+    """`threshold` of the cosine after `projection`; id: of the file's bytes. recall: of planted copies, and its bound at 95 %."""
 
     id: str
     threshold: float
     projection: Projection
+    recall: float
+    recall_lower_bound: float
 
 
 def packaged_calibration(encoder_id: str) -> PackagedCalibration | None:
@@ -34,7 +36,7 @@ def packaged_calibration(encoder_id: str) -> PackagedCalibration | None:
         projection = Projection(stored["mean"].astype(np.float32), axes, variances, float(about["explained"]))
     if about["encoder_id"] != encoder_id:
         return None
-    return PackagedCalibration(sha256_hex(path.read_bytes()), float(about["threshold"]), projection)
+    return PackagedCalibration(sha256_hex(path.read_bytes()), float(about["threshold"]), projection, float(about["recall"]), float(about["recall_lower_bound"]))
 
 
 def write_packaged(encoder_id: str, projection: Projection, about: dict[str, object], folder: Path = FOLDER) -> Path:

@@ -42,3 +42,13 @@ def cosine(whole: NDArray[np.int64] | int) -> NDArray[np.float64]:
     0.6
     """
     return np.asarray(np.asarray(whole, np.int64) / WHOLE, np.float64)
+
+
+def cosine_distance(distances: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What 1 less a dot product on the lattice is as a cosine distance of unit rows.
+
+    >>> row = on_lattice(np.array([[0.6, 0.8]], np.float32))
+    >>> cosine_distance(1 - row @ row.T).tolist()
+    [[0.0]]
+    """
+    return np.asarray(np.maximum(1.0 - (1.0 - np.asarray(distances, np.float64)) * (_ONE / STEPS) ** 2, 0.0), np.float64)

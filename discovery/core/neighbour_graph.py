@@ -82,7 +82,7 @@ def neighbours_of(vectors: NDArray[np.float32], k: int, exact_rows: int = EXACT_
     found = best != _NONE
     near = np.where(found, (best >> 32).astype(np.int32).view(np.float32), np.float32(1.0))
     columns = np.where(found, best & 0xFFFFFFFF, -1).astype(np.int32)
-    return Neighbours(columns, whole_similarity(1.0 - near).astype(np.int32), _recall(rows, near, found))
+    return Neighbours(columns, whole_similarity(np.asarray(1.0 - near, np.float32)).astype(np.int32), _recall(rows, near, found))
 
 
 def kmeans(rows: NDArray[np.float32], centres: int, first: NDArray[np.int64], rounds: int = ROUNDS) -> NDArray[np.float32]:

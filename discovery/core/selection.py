@@ -182,7 +182,7 @@ def k_center(candidates: Candidates, allowed: Allowance, options: Options) -> Se
 
 
 def most_novel(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
-    """The candidates of highest novelty; those without a score come last. 
+    """The candidates of highest novelty; those without a score come last.
 
     Within quotas by one column that is optimal for the sum of novelty (the sets that they allow are a matroid), so the bound is 1; else NaN.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,14 +37,15 @@ def merge_groups(*columns: Sequence[Any]) -> list[int]:
 
 def grouped_splits(
     asset_ids: Sequence[str], group_keys: Sequence[Any], fractions: Mapping[str, float], salt: str,
-    fixed: Mapping[str, str] | None = None,
+    fixed: Mapping[str, str] | None = None, strata: Sequence[Any] | None = None,
 ) -> list[str]:  # fmt: skip
     """A split name for each asset; assets with equal group keys get the same one. Independent of the order of the assets.
 
-    fractions: split name to share, summing to 1. salt: enters the order in which groups are placed. fixed: assets whose split is
-    decided (members of a parent version); their group follows the smallest such id. Larger groups are placed first, each where most
-    is missing; equal ones in the order of their salted hash. Raises InvalidInput when shares do not sum to 1 or a fixed split is
-    unknown.
+    fractions: split name to share, summing to 1; sizes are whole numbers by the largest remainder, reached exactly as far as groups allow. salt:
+    enters the order in which groups are placed. fixed: assets whose split is decided (members of a parent version); their group follows
+    the smallest such id. strata: a value for each asset; every split gets its share of every value, as near as the sizes and groups allow.
+    Larger groups are placed first, each where most of what it holds is missing; equal ones in the order of their salted hash, the values taking
+    turns. Raises InvalidInput when shares do not sum to 1 or a fixed split is unknown.
 
     >>> grouped_splits(["a", "b", "c", "d"], [0, 0, 1, 2], {"train": 0.5, "test": 0.5}, "s")[:2]
     ['train', 'train']
@@ -54,16 +55,22 @@ def grouped_splits(
     decided = {asset_id: split for asset_id, split in (fixed or {}).items()}
     if unknown := sorted(set(decided.values()) - set(fractions)):
         raise InvalidInput(f"Fixed members are in splits {unknown}, which are not among {sorted(fractions)}.")
+    names = list(fractions)
+    values = [str(value) for value in strata] if strata is not None else [""] * len(asset_ids)
+    stratum = dict(zip(asset_ids, values, strict=True))
     members: dict[Any, list[str]] = defaultdict(list)
     for asset_id, key in zip(asset_ids, group_keys, strict=True):
         members[key].append(asset_id)
-    missing = {name: share * len(asset_ids) for name, share in fractions.items()}
-    order = {name: place for place, name in enumerate(fractions)}
+    need = dict(zip(names, largest_remainder(list(fractions.values()), len(asset_ids)), strict=True))
+    sizes = Counter(values)
+    wanted = {(value, name): share * size for value, size in sizes.items() for name, share in fractions.items()}
     chosen: dict[str, str] = {}
 
     def place(group: list[str], split: str) -> None:
-        missing[split] -= len(group)
-        chosen.update((asset_id, split) for asset_id in group)
+        need[split] -= len(group)
+        for asset_id in group:
+            wanted[stratum[asset_id], split] -= 1
+            chosen[asset_id] = split
 
     free = []
     for group in members.values():
@@ -71,7 +78,36 @@ def grouped_splits(
         if held:
             place(group, decided[held[0]])
         else:
-            free.append(group)
-    for group in sorted(free, key=lambda ids: (-len(ids), hashlib.sha256((salt + min(ids)).encode()).digest())):
-        place(group, max(missing, key=lambda name: (missing[name], -order[name])))
+            free.append(sorted(group))
+    turn = _turns([group[0] for group in free], stratum, salt)
+    for group in sorted(free, key=lambda ids: (-len(ids), turn[ids[0]])):
+        held_values = Counter(stratum[asset_id] for asset_id in group)
+        open_splits = [name for name in names if need[name] >= len(group)] or [max(names, key=lambda name: (need[name], -names.index(name)))]
+        place(group, max(open_splits, key=lambda name: (sum(n * wanted[v, name] for v, n in held_values.items()), need[name], -names.index(name))))
     return [chosen[asset_id] for asset_id in asset_ids]
+
+
+def largest_remainder(shares: Sequence[float], total: int) -> list[int]:
+    """Whole numbers that sum to the total, in these shares: each rounded down, the largest remainders up, the first of equal ones.
+
+    >>> largest_remainder([0.8, 0.1, 0.1], 14), largest_remainder([1, 1, 1], 4)
+    ([11, 2, 1], [2, 1, 1])
+    """
+    whole = sum(shares)
+    exact = [round(share / whole * total, 9) for share in shares]
+    found = [int(value) for value in exact]
+    rest = sorted(range(len(exact)), key=lambda place: (-(exact[place] - found[place]), place))
+    for place in rest[: total - sum(found)]:
+        found[place] += 1
+    return found
+
+
+def _turns(firsts: list[str], stratum: Mapping[str, str], salt: str) -> dict[str, tuple[float, bytes]]:
+    """By which groups of one size are ordered: how far along their stratum's salted order they are, so that strata take turns in proportion."""
+    digest = {asset_id: hashlib.sha256((salt + asset_id).encode()).digest() for asset_id in firsts}
+    by_value: dict[str, list[str]] = defaultdict(list)
+    for asset_id in sorted(firsts, key=digest.__getitem__):
+        by_value[stratum[asset_id]].append(asset_id)
+    return {
+        asset_id: ((place + 0.5) / len(ids), digest[asset_id]) for ids in by_value.values() for place, asset_id in enumerate(ids)
+    }  # fmt: skip

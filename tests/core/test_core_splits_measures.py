@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from discovery.core.expectations import failing_rows, row_expectations
 from discovery.core.measures import MEASURES, measure_image, small_picture, small_rgb
 from discovery.core.picture import whole_picture
-from discovery.core.splits import grouped_splits, merge_groups
+from discovery.core.splits import grouped_splits, largest_remainder, merge_groups
 from discovery.errors import InvalidInput
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -37,6 +37,43 @@ def test_groups_stay_together_and_the_order_of_the_assets_does_not_matter(groups
     order = np.random.default_rng(seed).permutation(len(ids))
     shuffled = grouped_splits([ids[i] for i in order], [groups[i] for i in order], SHARES, "s")
     assert dict(zip([ids[i] for i in order], shuffled, strict=True)) == dict(zip(ids, splits, strict=True))
+
+
+def test_every_split_gets_its_share_of_every_value_and_sizes_stay_exact():
+    ids = [f"{i:03}" for i in range(200)]
+    kinds = ["a"] * 120 + ["b"] * 60 + ["c"] * 20
+    splits = grouped_splits(ids, ids, SHARES, "s", strata=kinds)
+    assert sizes(splits) == [160, 20, 20]
+    held = [[sum(s == name and k == kind for s, k in zip(splits, kinds, strict=True)) for name in SHARES] for kind in "abc"]
+    assert held == [[96, 12, 12], [48, 6, 6], [16, 2, 2]]
+    plain = grouped_splits(ids, ids, SHARES, "s")
+    assert [sum(s == "test" and k == kind for s, k in zip(plain, kinds, strict=True)) for kind in "abc"] != [12, 6, 2]
+
+
+@given(
+    groups=st.lists(st.integers(0, 9), min_size=2, max_size=40), kinds=st.lists(st.sampled_from("abc"), min_size=40, max_size=40), seed=st.integers(0, 99)
+)
+@settings(max_examples=60, deadline=None)
+def test_strata_tear_no_group_apart_and_order_does_not_matter(groups, kinds, seed):
+    ids, kinds = [f"{i:03}" for i in range(len(groups))], kinds[: len(groups)]
+    splits = grouped_splits(ids, groups, SHARES, "s", strata=kinds)
+    assert all(len({s for s, g in zip(splits, groups, strict=True) if g == group}) == 1 for group in groups)
+    order = np.random.default_rng(seed).permutation(len(ids))
+    shuffled = grouped_splits([ids[i] for i in order], [groups[i] for i in order], SHARES, "s", strata=[kinds[i] for i in order])
+    assert [shuffled[np.flatnonzero(order == i)[0]] for i in range(len(ids))] == splits
+
+
+@given(n=st.integers(1, 60), kinds=st.lists(st.sampled_from("abc"), min_size=60, max_size=60), held=st.integers(0, 60))
+@settings(max_examples=80, deadline=None)
+def test_sizes_of_singletons_are_exact_to_the_asset_also_when_a_version_grows(n, kinds, held):
+    ids = [f"{i:03}" for i in range(n)]
+    old = ids[: min(held, n)]
+    before = dict(zip(old, grouped_splits(old, old, SHARES, "s", strata=kinds[: len(old)]), strict=True)) if old else {}
+    splits = grouped_splits(ids, ids, SHARES, "s", fixed=before, strata=kinds[:n])
+    assert all(splits[ids.index(asset_id)] == split for asset_id, split in before.items())
+    assert sizes(splits) == largest_remainder([0.8, 0.1, 0.1], n) or any(
+        list(before.values()).count(name) > largest_remainder([0.8, 0.1, 0.1], n)[place] for place, name in enumerate(SHARES)
+    )
 
 
 def test_fixed_members_stay_and_take_their_group_along():

@@ -1,0 +1,249 @@
+"""The choice of a collection's members among its candidates: part by part of a mix, within budget and quotas, and what each quota cost."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from discovery.core.draws import draw
+from discovery.core.knn import exact_knn
+from discovery.core.lattice import WHOLE, cosine_distance, on_lattice
+from discovery.core.quotas import NO_LIMIT, Limits, Quota
+from discovery.core.samples import Sample, defect_rate_bound
+from discovery.core.selection import Candidates, Options, Selection, select
+from discovery.core.splits import largest_remainder
+from discovery.errors import InvalidInput, SpecError
+from discovery.spec import MixPart, Select
+from discovery.stages.candidate_pool import Pool, part_rows
+from discovery.stages.shards import vectors_for
+from discovery.types import NoveltyReport
+from discovery.workspace import Workspace
+
+EVIDENCE_PAIRS = 2 * 10**9  # pairs of a candidate and a member of which all are looked at for the nearest member
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """What one part gave. asked: members it should give, None where only bytes count. coverage figures are of the part's candidates."""
+
+    name: str
+    method: str
+    candidates: int
+    asked: int | None
+    picked: int
+    objective: float | None
+    optimality_bound: float | None
+    graph_recall: float | None
+
+
+@dataclass
+class Choice:
+    """Rows in the order picked with their gains, what each part gave, and what quotas cost."""
+
+    rows: list[int] = field(default_factory=list)
+    gains: list[float] = field(default_factory=list)
+    parts: list[PartResult] = field(default_factory=list)
+    part_of: dict[int, str] = field(default_factory=dict)
+    method_of: dict[int, str] = field(default_factory=dict)
+    quota_costs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def optimality_bound(self) -> float | None:
+        """The least of all parts; None when one has none."""
+        bounds = [part.optimality_bound for part in self.parts]
+        return min((bound for bound in bounds if bound is not None), default=None) if None not in bounds else None
+
+
+def choose(pool: Pool, novelty: list[NoveltyReport], ws: Workspace) -> Choice:
+    """Select within the pool, and decide on all that was a candidate. Raises SpecError when a budget or a quota cannot be met."""
+    spec = pool.spec
+    for row in pool.held:
+        pool.decisions.decide(np.array([row]), "include" if pool.held[row] is None else "parent")
+    held = np.array(sorted(pool.held), np.int64)
+    size = np.array(pool.assets["size_bytes"].to_pylist(), np.float64)
+    sizes = np.where(np.isnan(size), 0, size).astype(np.int64)
+    used = int(sizes[held].sum())
+    left = None if spec.limit_assets is None else spec.limit_assets - len(held)
+    room = NO_LIMIT if spec.limit_bytes is None else spec.limit_bytes - used
+    if (left is not None and left < 0) or room < 0:
+        raise SpecError(
+            f"Collection {spec.name}: the {len(held):,} members of the parent and of include ({used:,} bytes) exceed the budget. Raise the budget."
+        )
+    choice = Choice()
+    looked: list[tuple[NDArray[np.int64], Candidates, Selection]] = []
+    for name, mask, wanted, how in _parts(pool, left, novelty, ws):
+        chosen = np.array(sorted([*held.tolist(), *choice.rows]), np.int64)
+        free = np.flatnonzero(mask & ~np.isin(np.arange(len(mask)), chosen))
+        rows = np.union1d(free, chosen)
+        asked = len(free) if wanted is None else min(wanted, len(free))
+        if left is not None:
+            asked = min(asked, left - len(choice.rows))
+        limits = Limits(asked, room - int(sizes[choice.rows].sum()) if room < NO_LIMIT else NO_LIMIT)
+        candidates = _candidates(pool, rows, np.isin(rows, chosen), sizes, how, ws)
+        quotas = _quotas(pool, rows)
+        options = Options(how.seed, how.clusters, how.equal)
+        try:
+            found = select(how.method, candidates, limits, quotas, options)
+        except InvalidInput as error:
+            raise SpecError(f"Collection {spec.name}: {error}") from error
+        choice.parts.append(_result(name, how, candidates, len(free), wanted, found))
+        picked = rows[found.indices].tolist()
+        choice.rows += picked
+        choice.gains += found.gains.tolist()
+        choice.method_of |= dict.fromkeys(picked, how.method)
+        choice.part_of |= {row: (name or _part_of(pool, row, novelty, ws)) for row in picked} if spec.mix else {}
+        if quotas and not spec.mix:
+            choice.quota_costs = _quota_costs(how.method, candidates, limits, quotas, options, found)
+        for row, gain in zip(picked, found.gains.tolist(), strict=True):
+            pool.decisions.decide(np.array([row]), "selected", value=gain, part=choice.part_of.get(row, ""))
+        looked.append((rows, candidates, found))
+    for part, (rows, candidates, found) in zip(choice.parts, looked, strict=True):  # after the last, which may take what an earlier one left
+        _leave_out(pool, rows, candidates, found, np.array(sorted([*held.tolist(), *choice.rows]), np.int64), part.name)
+    pool.decisions.decide(pool.is_candidate, "mix")
+    return choice
+
+
+def coverage(pool: Pool, members: NDArray[np.int64], candidates: NDArray[np.int64], ws: Workspace) -> tuple[float | None, float | None]:
+    """(radius, beyond): of candidates drawn, none is farther from a member than radius; of all, at most the share beyond is, at 95 %."""
+    if not len(members) or not len(candidates):
+        return None, None
+    config = ws.config.collection
+    drawn = candidates[draw(pool.ids[candidates], config.neighbour_rows, config.salt)]
+    theirs = on_lattice(vectors_for(pool.sets, pool.ids[drawn], ws))
+    distances = exact_knn(theirs, on_lattice(vectors_for(pool.sets, pool.ids[members], ws)), 1)[1]
+    return float(cosine_distance(distances.max(axis=0))[0]), defect_rate_bound(Sample(len(drawn), len(candidates), 0))
+
+
+def _parts(
+    pool: Pool, left: int | None, novelty: list[NoveltyReport], ws: Workspace
+) -> list[tuple[str, NDArray[np.bool_], int | None, Select]]:
+    """(name, candidates, wanted, selector): each part with a share, in the spec's order, then what the free ones have together."""
+    spec = pool.spec
+    if not spec.mix:
+        return [("", pool.is_candidate, left, spec.select)]
+    shared = [part for part in spec.mix if part.share is not None]
+    free = [part for part in spec.mix if part.share is None]
+    shares = [float(part.share or 0) for part in shared]
+    wanted = largest_remainder([*shares, max(0.0, 1.0 - sum(shares))], left or 0)
+    found: list[tuple[str, NDArray[np.bool_], int | None, Select]] = [
+        (part.name, part_rows(pool, part, count, novelty, ws), count, part.select or spec.select)
+        for part, count in zip(shared, wanted, strict=False)
+    ]
+    if free:
+        mask: NDArray[np.bool_] = np.zeros(len(pool.ids), np.bool_)
+        for part in free:
+            mask = mask | _mask_of(pool, part, novelty, ws)
+        name = free[0].name if len(free) == 1 else ""
+        found.append((name, mask, left, free[0].select or spec.select))
+    return found
+
+
+def _part_of(pool: Pool, row: int, novelty: list[NoveltyReport], ws: Workspace) -> str:
+    return next((part.name for part in _free(pool) if _mask_of(pool, part, novelty, ws)[row]), "")
+
+
+def _free(pool: Pool) -> list[MixPart]:
+    return [part for part in pool.spec.mix if part.share is None]
+
+
+def _mask_of(pool: Pool, part: MixPart, novelty: list[NoveltyReport], ws: Workspace) -> NDArray[np.bool_]:
+    """The candidates of a free part, once a pool."""
+    if part.name not in pool.masks:
+        pool.masks[part.name] = part_rows(pool, part, pool.spec.limit_assets, novelty, ws)
+    return pool.masks[part.name]
+
+
+def _candidates(
+    pool: Pool, rows: NDArray[np.int64], preselected: NDArray[np.bool_], size: NDArray[np.int64], how: Select, ws: Workspace
+) -> Candidates:
+    novelty = np.array([math.nan if value is None else value for value in pool.assets["novelty"].take(rows).to_pylist()], np.float64)
+    strata = None
+    if how.by:
+        strata = np.array(["" if value is None else str(value) for value in pool.assets[pool.named(how.by, "select by")].take(rows).to_pylist()], object)
+    ids = [asset_id.decode() for asset_id in pool.ids[rows].tolist()]
+    return Candidates(ids, vectors_for(pool.sets, pool.ids[rows], ws), novelty, preselected, size[rows], strata)
+
+
+def _quotas(pool: Pool, rows: NDArray[np.int64]) -> list[Quota]:
+    quotas = []
+    for quota in pool.spec.quotas:
+        values = np.array([str(value) for value in pool.assets[pool.named(quota.by, "quota by")].take(rows).to_pylist()], object)
+        named = {*values.tolist(), *quota.values}
+        bounds = {value: quota.bounds_of(value) for value in sorted(named)}
+        least = {value: bound.min for value, bound in bounds.items() if bound.min is not None}
+        most = {value: bound.max for value, bound in bounds.items() if bound.max is not None}
+        quotas.append(Quota(quota.by, values, least, most))
+    return quotas
+
+
+def _result(name: str, how: Select, candidates: Candidates, free: int, wanted: int | None, found: Selection) -> PartResult:
+    graph = candidates.__dict__.get("neighbours")
+    return PartResult(
+        name, how.method, free, wanted, len(found.indices), _finite(found.objective), _finite(found.optimality_bound),
+        graph.recall if graph is not None else None,
+    )  # fmt: skip
+
+
+def _quota_costs(
+    method: str, candidates: Candidates, limits: Limits, quotas: Sequence[Quota], options: Options, found: Selection
+) -> list[dict[str, Any]]:
+    """For each quota the objective without it, and the share of that which it cost; None for selectors without an objective."""
+    costs = []
+    for place, quota in enumerate(quotas):
+        without = select(method, candidates, limits, [*quotas[:place], *quotas[place + 1 :]], options)
+        now, then = _finite(found.objective), _finite(without.objective)
+        if method == "k_center":  # a radius: lower is better
+            now, then = (None, None) if now is None or then is None else (-now, -then)
+        cost = None if now is None or then is None or then == 0 else (then - now) / abs(then)
+        costs.append({"by": quota.by, "objective_without": _finite(without.objective), "cost": cost})
+    return costs
+
+
+def _leave_out(pool: Pool, rows: NDArray[np.int64], candidates: Candidates, found: Selection, members: NDArray[np.int64], part: str) -> None:
+    """Enter why candidates of a part were not picked. members: rows of the pool that are in, whichever part took them."""
+    decisions = pool.decisions
+    if len(found.set_aside):
+        density = candidates.neighbours.density() / (WHOLE * min(10, max(candidates.neighbours.rows.shape[1], 1)))
+        kept = np.setdiff1d(np.arange(len(rows)), found.set_aside)
+        decisions.decide(rows[found.set_aside], "set_aside", value=density[found.set_aside], threshold=float(density[kept].min()), part=part)
+    is_member = np.isin(rows, members)
+    left = np.flatnonzero(decisions.is_open[rows] & ~is_member)
+    evidence = np.array(_nearest_members(candidates, left, np.flatnonzero(is_member)), object)
+    for quota in _quotas(pool, rows):
+        counts = Counter(quota.values[is_member].tolist())
+        full = [value for value, most in quota.maximum.items() if counts[value] >= most]
+        blocked = np.flatnonzero(np.isin(quota.values[left].astype(str), full)) if full else np.zeros(0, np.int64)
+        values = quota.values[left[blocked]].tolist()
+        decisions.decide(
+            rows[left[blocked]], "quota", evidence=evidence[blocked].tolist(), value=[counts[value] for value in values],
+            threshold=[quota.maximum[value] for value in values], part=part,
+        )  # fmt: skip
+    least = float(np.nanmin(found.gains)) if np.isfinite(found.gains).any() else math.nan
+    decisions.decide(rows[left], "not_selected", evidence=evidence.tolist(), value=found.left[left], threshold=least, part=part)
+
+
+def _nearest_members(candidates: Candidates, rows: NDArray[np.int64], members: NDArray[np.int64]) -> list[str | None]:
+    """The member most like each row: of all members where these are few enough, else of those among its neighbours."""
+    if not len(members) or not len(rows):
+        return [None] * len(rows)
+    if len(rows) * len(members) <= EVIDENCE_PAIRS:
+        near = members[exact_knn(candidates.lattice[rows], candidates.lattice[members], 1)[0][:, 0]]
+        return [candidates.asset_ids[row] for row in near]
+    graph = candidates.neighbours
+    is_member = np.zeros(len(candidates) + 1, bool)
+    is_member[members] = True
+    hits = is_member[graph.rows[rows]]
+    first = graph.rows[rows, np.argmax(hits, axis=1)]
+    return [candidates.asset_ids[row] if found else None for row, found in zip(first.tolist(), np.asarray(hits.any(axis=1)).tolist(), strict=True)]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
