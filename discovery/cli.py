@@ -525,6 +525,21 @@ def _versions(options: argparse.Namespace, ws: Workspace) -> Answer:
     return {"versions": [{**{name: getattr(row, name) for name in names}, "check": verdicts.get(row.version_id)} for row in rows]}
 
 
+def _why(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.versions import find_version
+    from discovery.stages.why import to_json, why
+
+    answer = to_json(why(find_version(options.version, ws), options.asset, ws))
+    return answer if options.json else {name: value for name, value in answer.items() if value not in ("", None)}
+
+
+def _diff(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.version_diff import diff_versions
+    from discovery.stages.versions import find_version
+
+    return diff_versions(find_version(options.a, ws), find_version(options.b, ws), ws).to_dict()
+
+
 def _verify(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.verify import verify
 
@@ -549,7 +564,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
-    "regions": _regions, "search": _search, "drift": _drift, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "versions": _versions, "verify": _verify, "gc": _gc,
+    "regions": _regions, "search": _search, "drift": _drift, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "versions": _versions, "why": _why, "diff": _diff, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import UTC
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from discovery.core.measures import MEASURES
+from discovery.core.sessions import device_sessions
 from discovery.errors import CorruptArtifact
 from discovery.schemas import METADATA
 from discovery.stages.history import embedding_sets
@@ -39,7 +42,7 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
     Of several listings of an asset the newest counts; it is removed when the newest manifest of each of its sources has it no more.
 
     Columns: asset_id, source_uri (its first), format, width_px, height_px, size_bytes, modified_at, folder, category (the folder's
-    name), orientation, what its EXIF says (schemas.METADATA), video_id, frame_s, capture, burst, one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value,
+    name), orientation, what its EXIF says (schemas.METADATA), video_id, frame_s, capture, burst, device_session, one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value,
     q_value, is_novel, density, is_rare, is_removed, manifest_id, report_id, and one for each name that a list used, of its type.
     """
     rows: dict[str, dict[str, Any]] = {}
@@ -70,6 +73,7 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
             if row["asset_id"] in rows:
                 rows[row["asset_id"]].update(row)
     ordered = [rows[asset_id] for asset_id in sorted(rows)]
+    _add_sessions(ordered)
     return with_attributes(pa.Table.from_pylist(ordered, schema=_schema()), [row["attributes"] for row in ordered])
 
 
@@ -148,13 +152,20 @@ def _add_duplicates(rows: dict[str, dict[str, Any]], snapshot: IndexSnapshot, ws
             keeper["is_keeper"], rows[asset_id]["is_keeper"] = False, True
 
 
+def _add_sessions(rows: list[dict[str, Any]]) -> None:
+    cameras = [" ".join(text for text in (row["camera_make"], row["camera_model"]) if text) or None for row in rows]
+    taken = np.array([math.nan if row["taken_at"] is None else row["taken_at"].replace(tzinfo=UTC).timestamp() for row in rows])
+    for row, session in zip(rows, device_sessions(cameras, taken), strict=True):
+        row["device_session"] = session
+
+
 def _schema() -> pa.Schema:
     text, number = pa.string(), pa.float64()
     return pa.schema(
         [
             ("asset_id", text), ("source_uri", text), ("format", text), ("width_px", pa.int32()), ("height_px", pa.int32()),
             ("size_bytes", pa.int64()), ("modified_at", text), ("folder", text), ("category", text), ("orientation", pa.int8()), *METADATA,
-            ("video_id", text), ("frame_s", number), ("capture", text), ("burst", text),
+            ("video_id", text), ("frame_s", number), ("capture", text), ("burst", text), ("device_session", text),
             *((name, number) for name in sorted(MEASURES)),
             ("group_id", text), ("component_id", text), ("is_keeper", pa.bool_()), ("novelty", number), ("p_value", number),
             ("q_value", number), ("is_novel", pa.bool_()), ("density", number), ("is_rare", pa.bool_()), ("is_removed", pa.bool_()), ("manifest_id", text), ("report_id", text),

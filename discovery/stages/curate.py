@@ -37,7 +37,7 @@ SPLIT_SALT = "splits-1"
 @dataclass(frozen=True, slots=True)
 class Draft:
     """What a spec gives before it is committed: the version, its members (schemas.MEMBERS), the decision on every asset (schemas.DECISIONS) and
-    the facts: `removed` by rule, `parts`, `quotas`, `coverage`, `certificate`."""
+    the facts: `removed` and `not_picked` by rule, `parts`, `quotas`, `coverage`, `certificate`."""
 
     version: DatasetVersion
     members: pa.Table
@@ -210,6 +210,7 @@ def _facts(pool: Pool, choice: Choice, members: pa.Table, named: _Named, snapsho
     sizes = pool.assets["size_bytes"].take(pool.rows_of(members["asset_id"].to_pylist()))
     return {
         "removed": pool.decisions.counts(),
+        "not_picked": pool.decisions.counts(candidates=True),
         "size_bytes": pc.sum(sizes).as_py() or 0,
         "parts": [dataclasses.asdict(part) for part in choice.parts],
         "quotas": choice.quota_costs,

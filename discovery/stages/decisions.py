@@ -92,10 +92,10 @@ class Decisions:
         """(n,) on which one of these rules decided."""
         return np.isin(self.rule.astype(str), rules)
 
-    def counts(self) -> dict[str, int]:
-        """How many each rule left out, in the order of RULES."""
+    def counts(self, *, candidates: bool = False) -> dict[str, int]:
+        """How many each rule left out, in the order of RULES: before selection, or of the candidates."""
         found = Counter(self.rule.tolist())
-        return {name: found[name] for name, rule in RULES.items() if not rule.is_member and found[name]}
+        return {name: found[name] for name, rule in RULES.items() if not rule.is_member and rule.is_candidate == candidates and found[name]}
 
     def table(self) -> pa.Table:
         """As schemas.DECISIONS; nothing may be open."""
