@@ -10,6 +10,8 @@ from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
 from discovery.airflow import tasks
 from discovery.airflow.assets import DATASET_VERSION
 from discovery.airflow.defaults import TAGS, TASK_DEFAULTS
+from discovery.config import load_config
+from discovery.saved_names import known_names
 
 EXAMPLE = "name: dark-pictures\nbudget: 100\nwhere: brightness < 0.4\n"
 PARAMS = {
@@ -21,17 +23,23 @@ PARAMS = {
         title="Collection spec",
         description="YAML, or the path or URI of a .yaml file",
     ),
+    "saved": Param(
+        "",
+        type=["null", "string"],
+        examples=["", *known_names(load_config())],
+        title="Saved spec",
+        description="Name of a saved spec, used instead of the one above; this machine knows of those that are offered",
+    ),
+    "save": Param(False, type="boolean", title="Save the spec", description="Keep the spec above under its name, to be offered here"),
     "budget_override": Param(
         None, type=["null", "integer"], minimum=1, title="Budget", description="Replaces the budget of the spec"
     ),
-    "dry_run": Param(False, type="boolean", title="Preview only", description="Count what the spec would give; publish nothing"),
+    "dry_run": Param(False, type="boolean", title="Preview only", description="Show what the spec would give; number and publish nothing"),
     "approval": Param(
         False, type="boolean", title="Ask first", description="Wait, at most a week, until somebody approves the preview"
     ),
 }
-COUNTS = """{% set found = ti.xcom_pull(task_ids="preview") %}
-**{{ found.assets }}** assets of {{ found.candidates }} candidates. Splits: {{ found.splits }}. Removed: {{ found.removed }}.
-"""
+COUNTS = "{{ ti.xcom_pull(task_ids='preview').body }}"
 
 
 @dag(
@@ -42,7 +50,7 @@ COUNTS = """{% set found = ti.xcom_pull(task_ids="preview") %}
     params=PARAMS,
     default_args=TASK_DEFAULTS,
     tags=TAGS,
-    doc_md="Makes and publishes a dataset version from a collection spec over the current index; a preview counts first, can be all, and can wait for approval.",
+    doc_md="Makes and publishes a dataset version from a collection spec over the current index; a preview comes first, with its pictures on its page, can be all, and can wait for approval.",
 )
 def curate_collection() -> None:
     """Preview → (approve) → curate → check the collection → publish."""

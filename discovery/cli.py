@@ -143,7 +143,7 @@ def _run(options: argparse.Namespace, ws: Workspace) -> Answer:
 
     spec = None
     if not options.no_curate:
-        spec = _read_spec(options.spec) if options.spec else None
+        spec = _read_spec(options.spec, ws) if options.spec else None
     result = run_pipeline(options.source, ws, spec=spec, reference=options.reference, curate_default=not options.no_curate)
     records = result.records
     manifest, duplicates, novelty, snapshot = (records[name] for name in ("ingest", "dedupe", "score", "index"))
@@ -485,7 +485,7 @@ def _curate(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.check_collection import check_collection
     from discovery.stages.curate import curate, preview
 
-    spec = _read_spec(options.spec)
+    spec = _read_spec(options.spec, ws)
     if options.dry_run:
         version, removed = preview(spec, ws)
         number, run_id = None, None
@@ -525,6 +525,23 @@ def _versions(options: argparse.Namespace, ws: Workspace) -> Answer:
     return {"versions": [{**{name: getattr(row, name) for name in names}, "check": verdicts.get(row.version_id)} for row in rows]}
 
 
+def _specs(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.saved_specs import save_spec, saved_spec, saved_specs
+
+    if options.action == "save":
+        try:
+            text = Path(options.what).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"Spec {options.what} cannot be read: {error}.") from error
+        made = save_spec(text, options.by or getpass.getuser(), ws, options.what)
+        return {"name": made.name, "spec_id": made.id, "saved_at": made.created_at, "by": made.by}
+    if options.action == "show":
+        saved_spec(options.what, ws)
+        text = next(one.text for one in saved_specs(ws) if one.name == options.what)
+        return {"name": options.what, "text": text} if options.json else {"text": text.rstrip("\n") + "\n"}
+    return {"specs": [{"name": one.name, "saved_at": one.created_at, "by": one.by} for one in saved_specs(ws)]}
+
+
 def _why(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.versions import find_version
     from discovery.stages.why import to_json, why
@@ -538,6 +555,14 @@ def _diff(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.versions import find_version
 
     return diff_versions(find_version(options.a, ws), find_version(options.b, ws), ws).to_dict()
+
+
+def _card(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.stages.data_card import card_markdown, data_card
+    from discovery.stages.versions import find_version
+
+    card = data_card(find_version(options.version, ws), ws)
+    return card if options.json else {"text": card_markdown(card)}
 
 
 def _verify(options: argparse.Namespace, ws: Workspace) -> Answer:
@@ -564,7 +589,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
-    "regions": _regions, "search": _search, "drift": _drift, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "versions": _versions, "why": _why, "diff": _diff, "verify": _verify, "gc": _gc,
+    "regions": _regions, "search": _search, "drift": _drift, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "specs": _specs, "versions": _versions, "why": _why, "diff": _diff, "card": _card, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip
 
@@ -591,9 +616,13 @@ def _embeddings(manifest: Any, ws: Workspace) -> Any:
     return embed(manifest, report, ws)
 
 
-def _read_spec(path: str) -> Any:
+def _read_spec(path: str, ws: Workspace) -> Any:
+    """The spec of a file, or the saved one of that name where there is no such file."""
     from discovery.spec import parse_spec
+    from discovery.stages.saved_specs import KIND, saved_spec
 
+    if not Path(path).exists() and ws.catalog.get_name(KIND, path):
+        return saved_spec(path, ws)
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -608,6 +637,9 @@ def show(answer: Answer, as_json: bool) -> None:
     """Print an answer: one JSON object, or aligned lines with lists as tables."""
     if as_json:
         print(json.dumps(answer, default=str, allow_nan=False))
+        return
+    if set(answer) == {"text"}:
+        print(answer["text"], end="")
         return
     width = max((len(name) for name in answer), default=0)
     for name, value in answer.items():

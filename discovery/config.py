@@ -292,11 +292,13 @@ class MlflowConfig(Section):
 class ScheduleConfig(Section):
     """What the scheduled DAGs take up; the request form needs none of it."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"sources", "ingest", "maintain", "collections"})
+    speed_only: ClassVar[frozenset[str]] = frozenset({"sources", "ingest", "maintain", "collections", "least_change"})
     sources: tuple[str, ...] = Field((), description="sources that ingest_batch reads")
     ingest: str = Field("0 * * * *", description="cron of ingest_batch; used when there are sources")
     maintain: str = Field("0 3 * * 0", description="cron of maintain_index")
     collections: tuple[str, ...] = Field((), description="spec files that refresh_collections keeps up to date")
+
+    least_change: float = Field(0.0, ge=0, description="share of a collection's candidates that must have come or gone since its newest version before it is made anew; 0: at any change")
 
     @field_validator("sources", "collections", mode="before")
     @classmethod

@@ -356,6 +356,16 @@ class Mark(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SavedSpec(Record):
+    """A collection spec that was saved under its name, as it was written; the newest of a name stands. by: who saved it."""
+
+    stage: ClassVar[str] = "spec"
+    name: str
+    text: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment(Record):
     """Ids and vectors of some assets, and their HNSW graph of `m` links a node; m = 0: there is none, they are searched exactly."""
 
@@ -490,7 +500,7 @@ RECORDS: dict[str, type[Record]] = {
     kind.stage: kind
     for kind in (
         Manifest, IngestPart, MeasureShard, EmbeddingShard, RegionShard, FittedProjection, QualityReport, EmbeddingSet, DuplicateReport,
-        DuplicateCalibration, NoveltyReport, Mark, Segment, IndexSnapshot, DriftReport, DatasetVersion, CollectionReport,
+        DuplicateCalibration, NoveltyReport, Mark, SavedSpec, Segment, IndexSnapshot, DriftReport, DatasetVersion, CollectionReport,
     )
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ must correct (a wrong source, spec or setting) fails at once; anything else is t
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -155,7 +156,7 @@ def curate(params: Mapping[str, Any], snapshot: Json | None = None) -> Json:
     from discovery.stages.curate import curate as stage
 
     with task_workspace(params) as ws:
-        version = stage(spec_of_form(params), ws)
+        version = stage(spec_of_form(params, ws), ws)
         return done(version, ws, name=version.name, assets=version.assets, leaked=version.leaked, digest=version.digest[:16])
 
 
@@ -182,25 +183,31 @@ def check_collection(params: Mapping[str, Any], version: Json, context: Any = No
 
 
 def preview(params: Mapping[str, Any]) -> Json:
-    """What the form's spec would give, committing nothing."""
-    from discovery.stages.curate import preview as stage
+    """What the form's spec would give: a version without a number, to be looked at on its page, which `curate` takes as it is.
+
+    Saves the spec when the form asks for it. `body` is what an approval shows.
+    """
+    from airflow.configuration import conf
+
+    from discovery.stages.curate import prepare
+    from discovery.stages.preview_words import preview_markdown
+    from discovery.stages.saved_specs import remember_names, save_spec
 
     with task_workspace(params) as ws:
-        version, removed = stage(spec_of_form(params), ws)
-        log.info(
-            "preview: %s assets of %s candidates, splits %s, removed %s",
-            version.assets,
-            version.candidates,
-            version.splits,
-            removed,
-        )
+        spec = spec_of_form(params, ws)
+        if params.get("save") and str(params.get("spec") or "").strip() and not params.get("saved"):
+            save_spec(text_of_form(params), str(params.get("saved_by") or "airflow"), ws, "form: spec")
+        remember_names(ws)
+        version = prepare(spec, ws)
+        facts = json.loads(ws.store.read_file(version, "facts"))
+        page = f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/discovery/#versions?version={version.id}"
+        body = preview_markdown(version, facts, page, ws)
+        log.info("preview: %s assets of %s candidates, splits %s, removed %s", version.assets, version.candidates, version.splits, facts["removed"])
+        log.info("preview: look at the pictures: %s", page)
         return {
-            "name": version.name,
-            "assets": version.assets,
-            "candidates": version.candidates,
-            "splits": version.splits,
-            "removed": removed,
-        }
+            "name": version.name, "version_id": version.id, "assets": version.assets, "candidates": version.candidates, "splits": version.splits,
+            "removed": facts["removed"], "leaked": version.leaked, "page": page, "body": body,
+        }  # fmt: skip
 
 
 def after_preview(params: Mapping[str, Any]) -> str | None:
@@ -291,50 +298,46 @@ def catch_up(embeddings: Json) -> Json:
     return {"encoder_id": encoder_id, "manifests": added}
 
 
-def refresh(context: Any = None) -> list[Json]:
-    """Curate, check and publish every spec of schedule.collections over the current index; none configured is said and is no failure.
+def collections_to_refresh() -> list[str]:
+    """Spec files and names of saved specs in schedule.collections; none is said and is no failure."""
+    with task_workspace() as ws:
+        uris = list(ws.config.schedule.collections)
+        if not uris:
+            log.info("refresh: schedule.collections is empty, so there is nothing to keep up to date")
+        return uris
 
-    A version that fails its check does not keep the others from being made; the task fails at the end, without retry.
+
+def refresh(uri: str, context: Any = None) -> Json | None:
+    """Curate, check and publish one spec of schedule.collections over the current index; None when too little changed since its newest version.
+
+    Fails without retry when the version misses its expectations, which it is published with.
     """
-    import fsspec
     from airflow.sdk.exceptions import AirflowFailException
 
     from discovery.pipeline import QualityFailed, require_collection
     from discovery.publish import publish_collection_report
-    from discovery.spec import parse_spec
     from discovery.stages.check_collection import check_collection as check_stage
+    from discovery.stages.collection_change import collection_change
     from discovery.stages.curate import curate as stage
 
-    answers: list[Json] = []
-    failed: list[str] = []
     with task_workspace() as ws:
-        uris = ws.config.schedule.collections
-        if not uris:
-            log.info("refresh: schedule.collections is empty, so there is nothing to keep up to date")
-        for uri in uris:
-            with fsspec.open(uri, "rt") as handle:
-                spec = parse_spec(handle.read(), uri)
-            version = stage(spec, ws)
-            report = check_stage(version, ws)
-            published = publish_collection_report(version, report, ws, airflow_tags(context))
-            try:
-                require_collection(published, report)
-            except QualityFailed as error:
-                log.error("refresh: %s", error)
-                failed.append(str(error))
-                continue
-            log.info("refresh: %s@%s, digest %s, %s", published.name, published.number, published.digest, published.url)
-            answers.append(
-                {
-                    "name": published.name,
-                    "number": published.number,
-                    "digest": published.digest,
-                    "mlflow_run_id": published.mlflow_run_id,
-                }
-            )
-    if failed:
-        raise AirflowFailException("\n".join(failed))
-    return answers
+        spec = _spec_at(uri, ws)
+        least = ws.config.schedule.least_change
+        if least > 0:
+            change = collection_change(spec, ws)
+            log.info("refresh: %s: %s", spec.name, change.sentence)
+            if change.share < least:
+                log.info("refresh: %s stays as it is: less than schedule.least_change = %s changed", spec.name, least)
+                return None
+        version = stage(spec, ws)
+        report = check_stage(version, ws)
+        published = publish_collection_report(version, report, ws, airflow_tags(context))
+        try:
+            require_collection(published, report)
+        except QualityFailed as error:
+            raise AirflowFailException(str(error)) from error
+        log.info("refresh: %s@%s, digest %s, %s", published.name, published.number, published.digest, published.url)
+        return {"name": published.name, "number": published.number, "digest": published.digest, "mlflow_run_id": published.mlflow_run_id}
 
 
 def maintain(compact: bool = False) -> Json:
@@ -394,22 +397,45 @@ def sweep() -> Json:
 # helpers
 
 
-def spec_of_form(params: Mapping[str, Any]) -> CollectionSpec:
-    """The spec in YAML when the form has one (its budget overridden by the form's), else name and budget. Raises SpecError."""
+def spec_of_form(params: Mapping[str, Any], ws: Workspace) -> CollectionSpec:
+    """The saved spec when the form names one, else its YAML (the budget overridden by the form's), else name and budget. Raises SpecError."""
     from discovery.spec import CollectionSpec, parse_spec
 
+    saved = str(params.get("saved") or "").strip()
     text = str(params.get("spec") or "").strip()
-    if not text:
+    if saved:
+        spec = _spec_at(saved, ws)
+    elif not text:
         return parse_spec(f"name: {params.get('collection')}\nbudget: {params.get('budget')}\n", "form")
-    if "\n" not in text and text.endswith((".yaml", ".yml")):
-        import fsspec
-
-        with fsspec.open(text, "rt") as handle:
-            spec = parse_spec(handle.read(), text)
     else:
-        spec = parse_spec(text, "form: spec")
+        spec = parse_spec(text_of_form(params), "form: spec")
     override = params.get("budget_override")
     return CollectionSpec.model_validate({**spec.model_dump(), "budget": override}) if override else spec
+
+
+def text_of_form(params: Mapping[str, Any]) -> str:
+    """The YAML of the form, or that of the file that it names."""
+    text = str(params.get("spec") or "").strip()
+    return _read(text) if _is_file(text) else text + "\n"
+
+
+def _spec_at(where: str, ws: Workspace) -> CollectionSpec:
+    """The spec of a YAML file, or the saved one of a name."""
+    from discovery.spec import parse_spec
+    from discovery.stages.saved_specs import saved_spec
+
+    return parse_spec(_read(where), where) if _is_file(where) else saved_spec(where, ws)
+
+
+def _is_file(text: str) -> bool:
+    return "\n" not in text and text.endswith((".yaml", ".yml"))
+
+
+def _read(uri: str) -> str:
+    import fsspec
+
+    with fsspec.open(uri, "rt") as handle:
+        return str(handle.read())
 
 
 def airflow_tags(context: Any) -> dict[str, str]:

@@ -81,10 +81,9 @@ def choose(pool: Pool, novelty: list[NoveltyReport], ws: Workspace) -> Choice:
         chosen = np.array(sorted([*held.tolist(), *choice.rows]), np.int64)
         free = np.flatnonzero(mask & ~np.isin(np.arange(len(mask)), chosen))
         rows = np.union1d(free, chosen)
-        asked = len(free) if wanted is None else min(wanted, len(free))
         if left is not None:
-            asked = min(asked, left - len(choice.rows))
-        limits = Limits(asked, room - int(sizes[choice.rows].sum()) if room < NO_LIMIT else NO_LIMIT)
+            wanted = min(left if wanted is None else wanted, left - len(choice.rows))
+        limits = Limits(len(free) if wanted is None else min(wanted, len(free)), room - int(sizes[choice.rows].sum()) if room < NO_LIMIT else NO_LIMIT)
         candidates = _candidates(pool, rows, np.isin(rows, chosen), sizes, how, ws)
         quotas = _quotas(pool, rows)
         options = Options(how.seed, how.clusters, how.equal)
@@ -142,6 +141,15 @@ def _parts(
         name = free[0].name if len(free) == 1 else ""
         found.append((name, mask, left, free[0].select or spec.select))
     return found
+
+
+def in_some_part(pool: Pool, novelty: list[NoveltyReport], ws: Workspace) -> NDArray[np.bool_]:
+    """(n,) what one of the parts of the mix would take."""
+    left = None if pool.spec.limit_assets is None else pool.spec.limit_assets - len(pool.held)
+    mask: NDArray[np.bool_] = np.zeros(len(pool.ids), np.bool_)
+    for _, rows, _, _ in _parts(pool, left, novelty, ws):
+        mask = mask | rows
+    return mask
 
 
 def _part_of(pool: Pool, row: int, novelty: list[NoveltyReport], ws: Workspace) -> str:

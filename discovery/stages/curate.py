@@ -23,7 +23,7 @@ from discovery.spec import CollectionSpec
 from discovery.stages.asset_table import asset_table, novelty_reports
 from discovery.stages.candidate_pool import Pool, open_pool
 from discovery.stages.certificate import across_splits, duplicate_recall, leakage
-from discovery.stages.collection_choice import Choice, choose, coverage
+from discovery.stages.collection_choice import Choice, choose, coverage, in_some_part
 from discovery.stages.decisions import CANDIDATE_RULES
 from discovery.stages.history import current_snapshot, embedding_sets, load_snapshot
 from discovery.stages.score import score
@@ -51,10 +51,16 @@ def curate(spec: CollectionSpec, ws: Workspace) -> DatasetVersion:
     Only assets that passed their quality report take part. Members of a parent stay, in their splits. Raises SpecError when
     nothing is left to choose from, quotas cannot be met or the filter is wrong; UnknownRecord for a version that does not exist.
     """
+    version = prepare(spec, ws)
+    ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
+    return version
+
+
+def prepare(spec: CollectionSpec, ws: Workspace) -> DatasetVersion:
+    """The version, committed but without a number: nobody meets it by name, and `curate` takes it as it is. For a preview. Raises as `curate`."""
     snapshot, novelty, named = _inputs(spec, ws)
     key = _key(spec, snapshot, novelty, named, ws)
     if (found := ws.find(DatasetVersion, key)) is not None:
-        ws.catalog.add_version(found.name, found.id, found.digest, found.created_at)
         return found
     draft = _draft(spec, snapshot, novelty, named, key, ws)
     files = (
@@ -62,9 +68,7 @@ def curate(spec: CollectionSpec, ws: Workspace) -> DatasetVersion:
         ws.put_file(DatasetVersion, key, "decisions", table_to_parquet(draft.decisions), ".parquet", len(draft.decisions)),
         ws.put_file(DatasetVersion, key, "facts", json.dumps(draft.facts, indent=1, allow_nan=False).encode(), ".json"),
     )
-    version = ws.commit(dataclasses.replace(draft.version, files=files))
-    ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
-    return version
+    return ws.commit(dataclasses.replace(draft.version, files=files))
 
 
 def draft(spec: CollectionSpec, ws: Workspace) -> Draft:
@@ -77,6 +81,16 @@ def preview(spec: CollectionSpec, ws: Workspace) -> tuple[DatasetVersion, dict[s
     """What `curate` would make, and how many candidates each rule removes."""
     found = draft(spec, ws)
     return found.version, dict(found.facts["removed"])
+
+
+def candidate_ids(spec: CollectionSpec, ws: Workspace) -> NDArray[np.bytes_]:
+    """(n,) S64, ascending: what a spec leaves to choose from now. Raises as `curate`."""
+    snapshot, novelty, named = _inputs(spec, ws)
+    pool = _pool(spec, snapshot, novelty, named, ws)
+    mask = pool.is_candidate
+    if spec.mix:
+        mask = mask & (in_some_part(pool, novelty, ws) | pool.is_held)
+    return pool.ids[mask]
 
 
 def candidates_of(version: DatasetVersion, ws: Workspace) -> tuple[pa.Table, pa.Table]:
@@ -157,10 +171,8 @@ def _key(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyRep
 
 
 def _draft(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyReport], named: _Named, key: str, ws: Workspace) -> Draft:
-    assets = asset_table(snapshot, ws, novelty)
-    sets = embedding_sets(snapshot, ws)
-    parent_split = _parent_splits(named.parent, ws)
-    pool = open_pool(spec, snapshot, assets, sets, parent_split, named.kept_out, novelty, ws)
+    pool = _pool(spec, snapshot, novelty, named, ws)
+    assets = pool.assets
     for name in [*spec.keep_together, *([spec.stratify] if spec.stratify else [])]:
         pool.named(name, "splits")
     candidates = np.flatnonzero(pool.is_candidate)
@@ -187,6 +199,11 @@ def _draft(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyR
         coverage_beyond=beyond, split_similarity=across["largest_similarity"] if across else None,
     )  # fmt: skip
     return Draft(version, members, pool.decisions.table(), facts)
+
+
+def _pool(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyReport], named: _Named, ws: Workspace) -> Pool:
+    assets, sets = asset_table(snapshot, ws, novelty), embedding_sets(snapshot, ws)
+    return open_pool(spec, snapshot, assets, sets, _parent_splits(named.parent, ws), named.kept_out, novelty, ws)
 
 
 def _parent_splits(parent: DatasetVersion | None, ws: Workspace) -> dict[str, str]:

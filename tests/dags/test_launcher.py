@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -22,6 +23,7 @@ from discovery.airflow.state import Session, read_state, sessions_left, write_st
 from discovery.airflow.tasks import settings_of, slug, sources_of_form, spec_of_form
 from discovery.config import Config
 from discovery.errors import ConfigError, DiscoveryError, SpecError
+from discovery.workspace import Workspace
 
 SLEEP = "import time; time.sleep(60)"
 RENAMED = f"import setproctitle; setproctitle.setproctitle('another name'); {SLEEP}"  # as Airflow's and Dask's processes do
@@ -194,7 +196,8 @@ def test_the_form_overrides_only_what_is_filled_in() -> None:
 
 
 def test_a_spec_in_the_form_replaces_name_and_budget() -> None:
-    spec = spec_of_form({"collection": "x", "budget": 3, "spec": "name: y\nbudget: 5", "budget_override": 7})
+    ws = cast(Workspace, None)  # asked only for saved specs
+    spec = spec_of_form({"collection": "x", "budget": 3, "spec": "name: y\nbudget: 5", "budget_override": 7}, ws)
     assert (spec.name, spec.budget) == ("y", 7)
     with pytest.raises(SpecError, match=r'form: spec:2: unknown key bugdet\. Did you mean "budget"'):
-        spec_of_form({"spec": "name: y\nbugdet: 5"})
+        spec_of_form({"spec": "name: y\nbugdet: 5"}, ws)

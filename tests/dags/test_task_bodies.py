@@ -9,6 +9,8 @@ import pytest
 
 from discovery.airflow import tasks
 from discovery.config import load_config
+from discovery.saved_names import known_names
+from discovery.stages.saved_specs import saved_specs
 from discovery.types import EmbeddingSet, IndexSnapshot
 from discovery.workspace import open_workspace
 
@@ -153,3 +155,43 @@ def test_each_body_logs_its_counts_last(sources: list[Path], caplog: pytest.LogC
     caplog.set_level("INFO", "discovery.airflow.tasks")
     manifest = tasks.ingest({"source": str(sources[0])})
     assert caplog.messages[-1] == f"ingest: rows 4, assets 4, new 4, rejected 0, record {manifest['id']}"
+
+
+def test_a_preview_is_a_version_without_a_number_that_the_collection_then_is(sources: list[Path]) -> None:
+    index(*embedded(sources[0], "b0"))
+    form = {"spec": "name: asked\nbudget: 3\nwhere: width_px > 1\n", "save": True}
+    seen = tasks.preview(form)
+    assert seen["assets"] == 3 and seen["page"].endswith(f"/discovery/#versions?version={seen['version_id']}")
+    assert f"[Look at the pictures]({seen['page']})" in seen["body"] and "Leaks between splits: **0**" in seen["body"]
+    with open_workspace(load_config()) as ws:
+        assert ws.catalog.versions() == []  # nobody meets it by a name
+    assert tasks.curate({"saved": "asked"})["id"] == seen["version_id"]
+    with open_workspace(load_config()) as ws:
+        assert [(row.name, row.number, row.version_id) for row in ws.catalog.versions()] == [("asked", 1, seen["version_id"])]
+        assert [(one.name, one.text) for one in saved_specs(ws)] == [("asked", form["spec"])]
+    assert known_names(load_config()) == ["asked"]
+    assert tasks.preview({"saved": "asked", "spec": "name: other\nbudget: 2\n", "save": True})["name"] == "asked"
+    with open_workspace(load_config()) as ws:
+        assert [one.name for one in saved_specs(ws)] == ["asked"]  # what was not used is not saved
+
+
+def test_a_refresh_leaves_small_changes_alone(sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "discovery.airflow.tasks")
+    spec = tmp_path / "kept.yaml"
+    spec.write_text("name: kept\nbudget: 6\nsplits: {train: 1.0}\n")
+    monkeypatch.setenv("DISCOVERY_SCHEDULE__COLLECTIONS", str(spec))
+    monkeypatch.setenv("DISCOVERY_SCHEDULE__LEAST_CHANGE", "0.6")
+    monkeypatch.setenv("DISCOVERY_COLLECTION__CONFIDENCE", "0.9")
+    assert tasks.collections_to_refresh() == [str(spec)]
+    index(*embedded(sources[0], "b0"))
+    index(*embedded(sources[1], "b1"))
+    first = tasks.refresh(str(spec))
+    assert first is not None and first["number"] == 1
+    index(*embedded(sources[2], "b2"))
+    assert tasks.refresh(str(spec)) is None  # 4 of 8 candidates came: 50 %
+    assert "since kept@1, 4 candidates came and 0 went, of 8 (50.0%)" in caplog.text
+    spec.write_text("name: kept\nbudget: 7\nsplits: {train: 1.0}\n")
+    again = tasks.refresh(str(spec))
+    assert again is not None and again["number"] == 2 and "the spec is not that of kept@1 any more" in caplog.text
+    monkeypatch.setenv("DISCOVERY_SCHEDULE__LEAST_CHANGE", "0")
+    assert tasks.refresh(str(spec)) == again  # any change is asked for, and there is none

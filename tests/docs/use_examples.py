@@ -27,7 +27,7 @@ SPEC = """
 name: from-the-page
 budget: 4
 where: "colourfulness > 0"
-select: {method: typical}
+select: {method: central}
 splits: {train: 0.5, test: 0.5}
 """
 

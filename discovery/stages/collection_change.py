@@ -1,0 +1,57 @@
+"""How much of what a collection is chosen from has changed since its newest version, so that a refresh can leave small changes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from discovery import schemas
+from discovery.spec import CollectionSpec
+from discovery.stages.curate import candidate_ids
+from discovery.stages.decisions import CANDIDATE_RULES
+from discovery.types import DatasetVersion
+from discovery.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionChange:
+    """Candidates that came and went since the version `previous` (name@number, empty for none), of how many it had; whether the spec is another."""
+
+    previous: str
+    candidates: int
+    came: int
+    went: int
+    is_other_spec: bool
+
+    @property
+    def share(self) -> float:
+        """Of the candidates there were, how many came or went; infinite without a version, or when the spec is another."""
+        if not self.previous or self.is_other_spec or not self.candidates:
+            return float("inf")
+        return (self.came + self.went) / self.candidates
+
+    @property
+    def sentence(self) -> str:
+        """The change in words."""
+        if not self.previous:
+            return "there is no version yet"
+        if self.is_other_spec:
+            return f"the spec is not that of {self.previous} any more"
+        return f"since {self.previous}, {self.came:,} candidates came and {self.went:,} went, of {self.candidates:,} ({self.share:.1%})"
+
+
+def collection_change(spec: CollectionSpec, ws: Workspace) -> CollectionChange:
+    """Compare the candidates that a spec has now with those of its newest version. A version from before decisions were kept counts as none. Raises as `curate`."""
+    row = next(iter(ws.catalog.versions(spec.name)), None)
+    version = ws.store.load_record(DatasetVersion, row.version_id) if row is not None else None
+    if row is None or version is None or not any(ref.role == "decisions" for ref in version.files):
+        return CollectionChange("", 0, 0, 0, False)
+    table = ws.store.read_table(version, "decisions", columns=["asset_id", "rule"])
+    before = schemas.ids_of(table.filter(pc.is_in(table["rule"], pa.array(CANDIDATE_RULES)))["asset_id"])
+    is_other = CollectionSpec.model_validate_json(version.spec).identity() != spec.identity()
+    now = before if is_other else candidate_ids(spec, ws)
+    came, went = len(np.setdiff1d(now, before)), len(np.setdiff1d(before, now))
+    return CollectionChange(f"{row.name}@{row.number}", len(before), came, went, is_other)
