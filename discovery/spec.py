@@ -177,6 +177,9 @@ class CollectionSpec(_Part):
             raise ValueError(f"mix: shares sum to {sum(shares):g}, which is above 1")
         if self.mix and len(shares) == len(self.mix) and abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"mix: shares sum to {sum(shares):g}; let them sum to 1, or give a part no share, so that it takes the rest")
+        free = [part for part in self.mix if part.share is None]
+        if len(free) > 1 and (own := [part.name for part in free if part.select is not None]):
+            raise ValueError(f"mix: part {own[0]} has no share and competes with other parts, so it cannot have a selector of its own; give it a share")
         if shares and self.limit_assets is None:
             raise ValueError("mix: shares are of a budget in assets; give budget: {assets: …, bytes: …}")
         if both := sorted(set(self.include) & set(self.exclude)):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from datetime import UTC
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from discovery import schemas
 from discovery.core.measures import MEASURES
 from discovery.core.sessions import device_sessions
 from discovery.errors import CorruptArtifact
@@ -23,6 +25,7 @@ LISTED = (
     "source_uri", "format", "width_px", "height_px", "size_bytes", "modified_at", "folder", "orientation", *METADATA.names, "video_id", "frame_s",
     "capture", "burst",
 )  # fmt: skip
+Ids = NDArray[np.bytes_]  # (n,) S64
 SCORED = ("asset_id", "novelty", "p_value", "q_value", "is_novel", "density", "is_rare")
 NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-][0-9]+)?")  # as programs write them
 
@@ -45,36 +48,19 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
     name), orientation, what its EXIF says (schemas.METADATA), video_id, frame_s, capture, burst, device_session, one a measure (null where the report is older than the measure), group_id, component_id, is_keeper, novelty, p_value,
     q_value, is_novel, density, is_rare, is_removed, manifest_id, report_id, and one for each name that a list used, of its type.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    seen: set[tuple[str, ...]] = set()
-    for embedded in reversed(embedding_sets(snapshot, ws)):
-        report = ws.store.load_record(QualityReport, embedded.report_id)
-        manifest = ws.store.load_record(Manifest, embedded.manifest_id)
-        if report is None or manifest is None:
-            raise CorruptArtifact(f"Embedding set {embedded.id} has lost its manifest or report. Run `discovery verify`.")
-        is_newest = manifest.sources not in seen
-        seen.add(manifest.sources)
-        accepted = set(ws.store.read_table(embedded, "members")["asset_id"].to_pylist())
-        for row in ws.store.read_table(manifest, columns=["asset_id", *LISTED, "attributes"]).to_pylist():
-            if row["asset_id"] in accepted:
-                known = rows.get(row["asset_id"])
-                if known is None or (known["is_removed"] and is_newest):
-                    about = {"category": row["folder"], "manifest_id": manifest.id, "report_id": report.id}
-                    rows[row["asset_id"]] = {**row, **about, "is_removed": not is_newest}
-        measured = ws.store.read_table(report, "measures")
-        present = [name for name in ("asset_id", *sorted(MEASURES)) if name in measured.column_names]  # a measure may be younger
-        for row in measured.select(present).to_pylist():
-            if row["asset_id"] in rows and rows[row["asset_id"]]["report_id"] == report.id:
-                rows[row["asset_id"]].update(row)
-    _add_duplicates(rows, snapshot, ws)
+    listed = _listed(snapshot, ws)
+    ids = schemas.ids_of(listed["asset_id"])
+    columns = {name: listed[name] for name in listed.column_names if name != "attributes"}
+    columns |= _measured(ids, listed, snapshot, ws)
+    columns |= _copies(ids, columns["is_removed"], snapshot, ws)
     for record in novelty:
-        scored = ws.store.read_table(record)
-        for row in scored.select([name for name in SCORED if name in scored.column_names]).to_pylist():  # a report may be older than a column
-            if row["asset_id"] in rows:
-                rows[row["asset_id"]].update(row)
-    ordered = [rows[asset_id] for asset_id in sorted(rows)]
-    _add_sessions(ordered)
-    return with_attributes(pa.Table.from_pylist(ordered, schema=_schema()), [row["attributes"] for row in ordered])
+        table = ws.store.read_table(record)
+        scored = table.select([name for name in SCORED if name in table.column_names])  # a report may be older than a column
+        _overlay(columns, ids, scored, len(ids))
+    columns["device_session"] = _sessions(listed)
+    schema = _schema()
+    arrays = [columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(ids), field.type) for field in schema]
+    return with_attributes(pa.Table.from_arrays(arrays, schema=schema), listed["attributes"].to_pylist())
 
 
 def column_names() -> list[str]:
@@ -139,24 +125,104 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) and (abs(number) < 2**53 or not is_whole) else None
 
 
-def _add_duplicates(rows: dict[str, dict[str, Any]], snapshot: IndexSnapshot, ws: Workspace) -> None:
+def _listed(snapshot: IndexSnapshot, ws: Workspace) -> pa.Table:
+    """LISTED columns, attributes, category, manifest_id, report_id and is_removed, one row an asset, ascending by id.
+
+    Of the manifests that list an asset the newest of those that are the newest of their sources counts, else the newest; of its rows there the first.
+    """
+    parts: list[pa.Table] = []
+    seen: set[tuple[str, ...]] = set()
+    for embedded in reversed(embedding_sets(snapshot, ws)):
+        report = ws.store.load_record(QualityReport, embedded.report_id)
+        manifest = ws.store.load_record(Manifest, embedded.manifest_id)
+        if report is None or manifest is None:
+            raise CorruptArtifact(f"Embedding set {embedded.id} has lost its manifest or report. Run `discovery verify`.")
+        is_newest = manifest.sources not in seen
+        seen.add(manifest.sources)
+        accepted = ws.store.read_table(embedded, "members")["asset_id"].combine_chunks()
+        table = ws.store.read_table(manifest, columns=["asset_id", *LISTED, "attributes"])
+        table = table.filter(pc.is_in(table["asset_id"], accepted))
+        for name, value in (("manifest_id", manifest.id), ("report_id", report.id), ("is_removed", not is_newest)):
+            table = table.append_column(name, pa.repeat(pa.scalar(value), len(table)))
+        parts.append(table.append_column("category", table["folder"]))
+    if not parts:
+        raise CorruptArtifact(f"Index snapshot {snapshot.id} has no embedding set. Run `discovery verify`.")
+    whole = pa.concat_tables(parts, promote_options="permissive")
+    ids = schemas.ids_of(whole["asset_id"])
+    removed = whole["is_removed"].to_numpy()
+    order = np.lexsort((np.arange(len(ids)), removed, ids))
+    first = np.ones(len(order), bool)
+    first[1:] = ids[order][1:] != ids[order][:-1]
+    return whole.take(pa.array(order[first])).combine_chunks()
+
+
+def _measured(ids: Ids, listed: pa.Table, snapshot: IndexSnapshot, ws: Workspace) -> dict[str, pa.ChunkedArray]:
+    """A column a measure, of each asset by the report that counts for it."""
+    names = sorted(MEASURES)
+    values = {name: np.full(len(ids), np.nan) for name in names}
+    of_report = np.array(listed["report_id"].to_pylist(), object)
+    for report_id in dict.fromkeys(embedded.report_id for embedded in embedding_sets(snapshot, ws)):
+        rows = np.flatnonzero(of_report == report_id)
+        report = ws.store.load_record(QualityReport, report_id)
+        if report is None or not len(rows):
+            continue
+        table = ws.store.read_table(report, "measures")
+        place, known = _places(schemas.ids_of(table["asset_id"]), ids[rows])
+        for name in names:
+            if name in table.column_names:  # a measure may be younger
+                values[name][rows[known]] = table[name].to_numpy()[place[known]]
+    return {name: pa.chunked_array([pa.array(found, pa.float64(), from_pandas=True)]) for name, found in values.items()}
+
+
+def _copies(ids: Ids, is_removed: pa.ChunkedArray, snapshot: IndexSnapshot, ws: Workspace) -> dict[str, pa.ChunkedArray]:
+    """group_id, component_id, is_keeper, and the answers of what was never scored."""
     report = ws.store.load_record(DuplicateReport, snapshot.duplicates_id)
     if report is None:
         raise CorruptArtifact(f"Duplicate report {snapshot.duplicates_id} is missing. Run `discovery verify`.")
-    for row in ws.store.read_table(report, columns=["asset_id", "group_id", "keeper_id", "component_id"]).to_pylist():
-        if row["asset_id"] in rows:
-            rows[row["asset_id"]].update(row, is_keeper=row["keeper_id"] == row["asset_id"], is_novel=False, is_rare=False)
-    for asset_id in sorted(rows):  # a group whose keeper is gone is kept by another
-        keeper = rows.get(str(rows[asset_id].get("keeper_id")))
-        if keeper is not None and keeper["is_removed"] and keeper["is_keeper"] and not rows[asset_id]["is_removed"]:
-            keeper["is_keeper"], rows[asset_id]["is_keeper"] = False, True
+    table = ws.store.read_table(report, columns=["asset_id", "group_id", "keeper_id", "component_id"])
+    place, known = _places(schemas.ids_of(table["asset_id"]), ids)
+    taken = table.take(pa.array(place, mask=~known))
+    keeper = np.where(known, schemas.ids_of(table["keeper_id"])[place], b"") if len(table) else np.zeros(len(ids), "S64")
+    is_keeper = keeper == ids
+    removed = is_removed.to_numpy()
+    gone = ids[is_keeper & removed]
+    heirs = np.flatnonzero(np.isin(keeper, gone) & ~removed)  # a group whose keeper is gone is kept by another, the first by id
+    heirs = heirs[np.unique(keeper[heirs], return_index=True)[1]]
+    is_keeper[np.isin(ids, keeper[heirs])] = False
+    is_keeper[heirs] = True
+    no = pa.chunked_array([pa.array(np.zeros(len(ids), bool), mask=~known)])
+    return {
+        "group_id": taken["group_id"], "component_id": taken["component_id"], "is_keeper": pa.chunked_array([pa.array(is_keeper, mask=~known)]),
+        "is_novel": no, "is_rare": no,
+    }  # fmt: skip
 
 
-def _add_sessions(rows: list[dict[str, Any]]) -> None:
-    cameras = [" ".join(text for text in (row["camera_make"], row["camera_model"]) if text) or None for row in rows]
-    taken = np.array([math.nan if row["taken_at"] is None else row["taken_at"].replace(tzinfo=UTC).timestamp() for row in rows])
-    for row, session in zip(rows, device_sessions(cameras, taken), strict=True):
-        row["device_session"] = session
+def _overlay(columns: dict[str, pa.ChunkedArray], ids: Ids, table: pa.Table, n: int) -> None:
+    """Put the values of a table over those that there are, for the assets that it has."""
+    place, known = _places(schemas.ids_of(table["asset_id"]), ids)
+    mask = pa.array(known)
+    taken = table.take(pa.array(place, mask=~known))
+    for name in table.column_names[1:]:
+        before = columns.get(name, pa.chunked_array([pa.nulls(n, table[name].type)]))
+        columns[name] = pc.if_else(mask, taken[name], before.cast(table[name].type))
+
+
+def _places(table_ids: Ids, ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """For each id its row in a table, 0 where it has none, and whether it has one; of several the last."""
+    if not len(table_ids):
+        return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
+    order = np.argsort(table_ids, kind="stable")
+    last = np.searchsorted(table_ids[order], ids, side="right") - 1
+    found = order[np.maximum(last, 0)]
+    known = (last >= 0) & (table_ids[found] == ids)
+    return np.where(known, found, 0), known
+
+
+def _sessions(listed: pa.Table) -> pa.ChunkedArray:
+    makes, models = (listed[name].to_pylist() for name in ("camera_make", "camera_model"))
+    cameras = [" ".join(text for text in pair if text) or None for pair in zip(makes, models, strict=True)]
+    moments = listed["taken_at"].cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64) / 1000
+    return pa.chunked_array([pa.array(device_sessions(cameras, moments), pa.string())])
 
 
 def _schema() -> pa.Schema:

@@ -63,8 +63,9 @@ class Choice:
 def choose(pool: Pool, novelty: list[NoveltyReport], ws: Workspace) -> Choice:
     """Select within the pool, and decide on all that was a candidate. Raises SpecError when a budget or a quota cannot be met."""
     spec = pool.spec
-    for row in pool.held:
-        pool.decisions.decide(np.array([row]), "include" if pool.held[row] is None else "parent")
+    for rule in ("include", "parent"):
+        stay = [row for row, split in pool.held.items() if (split is None) == (rule == "include")]
+        pool.decisions.decide(np.array(stay, np.int64), rule)
     held = np.array(sorted(pool.held), np.int64)
     size = np.array(pool.assets["size_bytes"].to_pylist(), np.float64)
     sizes = np.where(np.isnan(size), 0, size).astype(np.int64)
@@ -99,8 +100,9 @@ def choose(pool: Pool, novelty: list[NoveltyReport], ws: Workspace) -> Choice:
         choice.part_of |= {row: (name or _part_of(pool, row, novelty, ws)) for row in picked} if spec.mix else {}
         if quotas and not spec.mix:
             choice.quota_costs = _quota_costs(how.method, candidates, limits, quotas, options, found)
-        for row, gain in zip(picked, found.gains.tolist(), strict=True):
-            pool.decisions.decide(np.array([row]), "selected", value=gain, part=choice.part_of.get(row, ""))
+        pool.decisions.decide(rows[found.indices], "selected", value=found.gains)
+        for row in picked if spec.mix else []:
+            pool.decisions.part[row] = choice.part_of[row]
         looked.append((rows, candidates, found))
     for part, (rows, candidates, found) in zip(choice.parts, looked, strict=True):  # after the last, which may take what an earlier one left
         _leave_out(pool, rows, candidates, found, np.array(sorted([*held.tolist(), *choice.rows]), np.int64), part.name)

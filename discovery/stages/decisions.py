@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,13 +53,16 @@ RULES: dict[str, Rule] = {
 }
 
 
+NAMES = list(RULES)
+
+
 class Decisions:
     """Decisions over n assets, ascending by id; the first on each stands."""
 
     def __init__(self, ids: NDArray[np.bytes_]) -> None:
         n = len(ids)
         self.ids = ids
-        self.rule = np.full(n, "", object)
+        self.code = np.full(n, -1, np.int16)  # of NAMES; -1: nothing is decided
         self.part = np.full(n, "", object)
         self.evidence = np.full(n, None, object)
         self.value = np.full(n, np.nan)
@@ -70,7 +72,7 @@ class Decisions:
     @property
     def is_open(self) -> NDArray[np.bool_]:
         """(n,) on which nothing is decided."""
-        return np.asarray(self.rule == "", bool)
+        return np.asarray(self.code < 0, bool)
 
     def decide(
         self, rows: NDArray[Any], rule: str, *, evidence: Sequence[str | None] | None = None, value: Any = np.nan, threshold: Any = np.nan,
@@ -78,32 +80,34 @@ class Decisions:
     ) -> None:  # fmt: skip
         """Decide on rows (numbers or a mask) that are open. evidence, value, threshold: one for all rows, or one for each of them."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        kept = self.is_open[rows]
-        assert rule in RULES, rule
+        kept = self.code[rows] < 0
         for name, given in (("value", value), ("threshold", threshold)):
             array = np.asarray(given, np.float64)
             getattr(self, name)[rows[kept]] = array[kept] if array.ndim else array
         if evidence is not None:
             self.evidence[rows[kept]] = np.array(evidence, object)[kept]
-        for name, one in (("rule", rule), ("record", record), ("part", part)):
-            getattr(self, name)[rows[kept]] = one
+        self.code[rows[kept]] = NAMES.index(rule)
+        for array, one in ((self.record, record), (self.part, part)):
+            if one:
+                array[rows[kept]] = one
 
     def mask(self, *rules: str) -> NDArray[np.bool_]:
         """(n,) on which one of these rules decided."""
-        return np.isin(self.rule.astype(str), rules)
+        return np.isin(self.code, [NAMES.index(rule) for rule in rules])
 
     def counts(self, *, candidates: bool = False) -> dict[str, int]:
         """How many each rule left out, in the order of RULES: before selection, or of the candidates."""
-        found = Counter(self.rule.tolist())
+        found = dict(zip(NAMES, np.bincount(self.code[self.code >= 0], minlength=len(NAMES)).tolist(), strict=True))
         return {name: found[name] for name, rule in RULES.items() if not rule.is_member and rule.is_candidate == candidates and found[name]}
 
     def table(self) -> pa.Table:
         """As schemas.DECISIONS; nothing may be open."""
         assert not self.is_open.any()
-        stages = np.array([RULES[name].stage for name in self.rule], object)
-        members = np.array([RULES[name].is_member for name in self.rule], bool)
+        names = np.array(NAMES, object)[self.code]
+        stages = np.array([rule.stage for rule in RULES.values()], object)[self.code]
+        members = np.array([rule.is_member for rule in RULES.values()], bool)[self.code]
         columns = [
-            schemas.id_column(self.ids), pa.array(members), pa.array(self.rule, pa.string()), pa.array(self.part, pa.string()),
+            schemas.id_column(self.ids), pa.array(members), pa.array(names, pa.string()), pa.array(self.part, pa.string()),
             pa.array(self.evidence, pa.string()), pa.array(self.value, pa.float64(), from_pandas=True),
             pa.array(self.threshold, pa.float64(), from_pandas=True), pa.array(stages, pa.string()), pa.array(self.record, pa.string()),
         ]  # fmt: skip

@@ -29,7 +29,7 @@ from discovery.web.read_model.duplicates import DuplicatesView, Kind, duplicates
 from discovery.web.read_model.library import Library
 from discovery.web.read_model.novelty import NoveltyView, Show, novel_view
 from discovery.web.read_model.runs import Overview, Rejections, Run, overview, rejections, run
-from discovery.web.read_model.versions import VersionsView, VersionView, version_view, versions_view
+from discovery.web.read_model.versions import Decision, VersionsView, VersionView, decision_view, version_view, versions_view
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -43,6 +43,7 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 ThemeNumber = Annotated[int | None, Query(ge=0, le=1_000_000)]
 MOST_MARKED = 500  # assets in one request
 OUR_PAGE = "x-discovery"  # a header that no other site can send without being asked for first
+Asked = Annotated[str, Query(min_length=1, max_length=4000)]
 Split = Annotated[str | None, Query(max_length=100)]
 
 
@@ -138,6 +139,10 @@ def create_app(
     @app.get("/api/version/{version_id}")
     def api_version(version_id: Id, split: Split = None, offset: Offset = 0, limit: Limit = 60) -> VersionView:
         return version_view(library(), version_id, split, offset, limit)
+
+    @app.get("/api/version/{version_id}/why")
+    def api_why(version_id: Id, asset: Asked) -> Decision:
+        return decision_view(library(), version_id, asset)
 
     @app.get("/api/asset/{asset_id}")
     def api_asset(asset_id: Id) -> AssetView:

@@ -150,6 +150,19 @@ def test_duplicates_show_keeper_and_copy(page: Page, address: str) -> None:
     assert "smaller.png" in group.inner_text() and "resized" in group.inner_text() and "differs 0.0" in group.inner_text()
 
 
+def test_a_version_says_how_it_was_chosen_how_its_splits_are_apart_and_why_a_picture_is_not_in(page: Page, address: str) -> None:
+    page.goto(f"{address}/#versions")
+    page.get_by_role("link", name="shown@2").click()
+    page.get_by_text("How it was chosen").click()
+    expect(page.get_by_role("row", name="duplicates a copy of it stands for it 1")).to_be_visible()
+    page.get_by_text("Certificate of its splits").click()
+    expect(page.get_by_text("all pairs were compared")).to_be_visible()
+    field = page.get_by_role("searchbox", name="Asset id or URI")
+    field.fill(page.locator("main figure [data-asset]").last.get_attribute("data-asset") or "")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator(".answer")).to_contain_text("In it, in train: it was selected: it added")
+
+
 def test_versions_link_into_mlflow(page: Page, address: str) -> None:
     page.goto(f"{address}/#versions")
     page.wait_for_selector("tbody tr")

@@ -20,6 +20,7 @@ from discovery.config import Config
 from discovery.errors import UnknownRecord
 from discovery.stages.marks import said_of, standing_marks
 from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, Mark, NoveltyReport, QualityReport, Record
+from discovery.workspace import Workspace
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -112,6 +113,14 @@ class Library:
             if self._store is None:
                 self._store = Store(self.config.root, self.config.s3)
             return self._store
+
+    @property
+    def workspace(self) -> Workspace:
+        """For stages that only read. Raises UnknownRecord while there is no catalog."""
+        catalog = self.catalog
+        if catalog is None:
+            raise UnknownRecord(f"Nothing was recorded under {self.config.root} yet.")
+        return Workspace(self.config, self.store, catalog, map)
 
     # records
 

@@ -9,9 +9,12 @@ from typing import Any
 import pyarrow.compute as pc
 
 from discovery.adapters.catalog import VersionRow
-from discovery.types import DatasetVersion
+from discovery.stages.decisions import RULES
+from discovery.stages.why import why
+from discovery.types import CollectionReport, DatasetVersion
 from discovery.web.read_model.library import Library, file_name, finite
 
+REPORTS_SCANNED = 1000  # newest checks in which that of a version is looked for
 MEMBER_COLUMNS = ("asset_id", "split", "source_uri", "novelty", "reason", "pick")
 
 
@@ -58,11 +61,59 @@ class VersionMember:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many assets a rule left out, and what it says."""
+
+    rule: str
+    says: str
+    is_candidate: bool
+    assets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The check of a version: whether it passed, and what it missed."""
+
+    report_id: str
+    passed: bool
+    failed: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why an asset is in a version or not: the rule in words, what it was decided by, and the way of the asset so far."""
+
+    asset_id: str
+    source_uri: str
+    is_member: bool
+    split: str
+    rule: str
+    sentence: str
+    evidence: str
+    evidence_uri: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happened to an asset at one stage, and the record that says so."""
+
+    stage: str
+    record_id: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class VersionView:
-    """One version with a page of its members in the order of selection, and the spec that it was made from."""
+    """One version with a page of its members in the order of selection, the spec that it was made from, what was left out, and its facts:
+    parts, quotas, coverage and certificate, as `discovery card` tells them; empty for versions from before they were kept."""
 
     version: Version
     spec: dict[str, Any]
+    left_out: tuple[LeftOut, ...]
+    facts: dict[str, Any]
+    check: Checked | None
     members: tuple[VersionMember, ...]
     total: int
     offset: int
@@ -91,7 +142,22 @@ def version_view(library: Library, version_id: str, split: str | None, offset: i
         for item in chosen.slice(offset, limit).to_pylist()
     )  # fmt: skip
     spec: dict[str, Any] = json.loads(record.spec)
-    return VersionView(_version(library, row), spec, members, len(chosen), offset, offset + limit < len(chosen))
+    facts = _facts(library, record)
+    left_out = tuple(
+        LeftOut(rule, RULES[rule].says, RULES[rule].is_candidate, assets)
+        for name in ("removed", "not_picked")
+        for rule, assets in facts.get(name, {}).items()
+    )
+    return VersionView(_version(library, row), spec, left_out, facts, _checked(library, record), members, len(chosen), offset, offset + limit < len(chosen))
+
+
+def decision_view(library: Library, version_id: str, asset: str) -> Decision:
+    """Why an asset, by id, its first digits or URI, is in a version or not. Raises UnknownRecord."""
+    found = why(library.get(DatasetVersion, version_id), asset, library.workspace)
+    return Decision(
+        found.asset_id, found.source_uri, found.is_member, found.split, found.rule, found.sentence, found.evidence, found.evidence_uri,
+        tuple(Step(*step) for step in found.steps),
+    )  # fmt: skip
 
 
 def web_address(url: str | None) -> str:
@@ -101,6 +167,20 @@ def web_address(url: str | None) -> str:
     ''
     """
     return url if url and url.startswith(("http://", "https://")) else ""
+
+
+def _facts(library: Library, record: DatasetVersion) -> dict[str, Any]:
+    if not any(ref.role == "facts" for ref in record.files):
+        return {}
+    facts: dict[str, Any] = json.loads(library.store.read_file(record, "facts"))
+    return facts
+
+
+def _checked(library: Library, record: DatasetVersion) -> Checked | None:
+    for report in library.records(CollectionReport, REPORTS_SCANNED):
+        if report.version_id == record.id:
+            return Checked(report.id, report.passed, report.failed_expectations, report.warnings)
+    return None
 
 
 def _by_pick(library: Library, record: DatasetVersion) -> Any:
