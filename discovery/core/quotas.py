@@ -163,6 +163,8 @@ class Allowance:
 
     def _solve(self, taken: int | None = None) -> NDArray[np.int64] | None:
         """The fewest of each cell that meet all minima within the maxima, after one of cell `taken`; None when there is no way."""
+        if len(self.quotas) == 1:
+            return self._owed(taken)
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         rows, low, high, extra = self._constraints(taken)
@@ -173,6 +175,18 @@ class Allowance:
             constraints=LinearConstraint(rows, low, high),
         )  # fmt: skip
         return None if found.x is None else np.rint(found.x).astype(np.int64)
+
+    def _owed(self, taken: int | None) -> NDArray[np.int64] | None:
+        """The plan of one column: what each value is still owed. Its cells are its values, since each value has a row."""
+        value = self.cells[:, 0]
+        held = self.counts[0][value]
+        free = self.available.copy()
+        if taken is not None:
+            held[taken] += 1
+            free[taken] -= 1
+        owed = np.maximum(self.least[0][value] - held, 0)
+        room = np.maximum(self.most[0][value] - held, 0)
+        return None if (owed > np.minimum(free, room)).any() else owed
 
     def _constraints(self, taken: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         extra = np.zeros(len(self.cells), np.int64)

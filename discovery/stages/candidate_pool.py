@@ -80,9 +80,14 @@ def open_pool(
     ids = schemas.ids_of(assets["asset_id"])
     pool = Pool(spec, assets, ids, sets, Decisions(ids), {})
     component = pool.column("component_id")
+    alone = np.flatnonzero(component == None)  # noqa: E711  (of each element)
+    component[alone] = [asset_id.decode() for asset_id in ids[alone].tolist()]
     rows = pool.rows_of(list(parent))
     if (rows < 0).any():
-        raise CorruptArtifact(f"{int((rows < 0).sum())} members of {spec.parent} are not in the index that is curated from. Run `discovery verify`.")
+        raise SpecError(
+            f"Collection {spec.name}: {int((rows < 0).sum())} members of the parent {spec.parent} are not in the index of {snapshot.encoder_id}, from which it would "
+            "grow. Run their source through the chain with this encoder, or start without a parent."
+        )
     pool.held = dict(zip(rows.tolist(), parent.values(), strict=True))
     included = _find(pool, spec.include, "include")
     for row in included.tolist():

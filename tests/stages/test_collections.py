@@ -303,21 +303,17 @@ def test_a_copy_that_is_found_later_moves_no_member_and_links_no_splits(tmp_path
 
 
 @pytest.mark.live
-def test_sqlite_and_postgresql_one_and_two_workers_give_one_digest(tmp_path: Path) -> None:
+def test_sqlite_and_postgresql_one_and_two_workers_give_one_digest(lab: Lab, tmp_path: Path) -> None:
     source = make_source(tmp_path / "photos")
     specs = [
-        "name: a\nbudget: 14\nquotas: [{by: category, max: 6, min: 2}]\nsplits: {train: 0.8, test: 0.2, stratify: category}\n",
-        "name: b\nbudget: 20\nparent: a@1\nselect: {method: k_center}\nsplits: {train: 0.8, test: 0.2}\n",
-        "name: c\nbudget: 8\nselect: {method: cluster_balanced}\nmust_not_leak_into: [a@1]\n",
-        "name: d\nbudget: {assets: 12, bytes: 90 kB}\nmix: [{name: x, share: 0.5, where: category = 'cat'}, {name: y}]\n",
+        "name: digest-a\nbudget: 14\nquotas: [{by: category, max: 6, min: 2}]\nsplits: {train: 0.8, test: 0.2, stratify: category}\n",
+        "name: digest-b\nbudget: 20\nparent: digest-a@1\nselect: {method: k_center}\nsplits: {train: 0.8, test: 0.2}\n",
+        "name: digest-c\nbudget: 8\nselect: {method: cluster_balanced}\nmust_not_leak_into: [digest-a@1]\n",
+        "name: digest-d\nbudget: {assets: 12, bytes: 90 kB}\nmix: [{name: x, share: 0.5, where: category = 'cat'}, {name: y}]\n",
     ]
 
-    def digests(config: Config) -> list[str]:
-        with open_workspace(config) as ws:
-            run_pipeline([str(source)], ws, curate_default=False)
-            return [curate(parse_spec(text), ws).digest for text in specs]
-
-    one = digests(Config(root=str(tmp_path / "one")).replace(dask={"scheduler": "inline"}))
-    with postgres() as url:
-        two = digests(Config(root=str(tmp_path / "two")).replace(dask={"workers": 2}, catalog={"url": url}))
+    one = [lab.make(text).digest for text in specs]  # SQLite, in this process, from another folder
+    with postgres() as url, open_workspace(Config(root=str(tmp_path / "two")).replace(dask={"workers": 2}, catalog={"url": url})) as ws:
+        run_pipeline([str(source)], ws, curate_default=False)
+        two = [curate(parse_spec(text), ws).digest for text in specs]
     assert one == two and len(set(one)) == 4
