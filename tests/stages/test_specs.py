@@ -73,7 +73,7 @@ def test_saved_specs_stay_as_written_the_newest_stands_and_the_command_takes_the
         other = save_spec(second, "ben", ws)
         assert [(spec.text, spec.by) for spec in saved_specs(ws)] == [(second, "ben")] and other.id != one.id
         assert saved_spec("a", ws).budget == 4 and known_names(ws.config) == ["a"]
-        with pytest.raises(UnknownRecord, match='No spec is saved as \'aa\'. Did you mean "a"'):
+        with pytest.raises(UnknownRecord, match=r"No spec is saved as 'aa'\. Did you mean "):
             saved_spec("aa", ws)
         with pytest.raises(SpecError, match="unknown key"):
             save_spec("name: a\nbugdet: 3\n", "ana", ws)
