@@ -64,7 +64,7 @@ def make_pictures(folder: Path) -> Path:
 
 def start(source: object, root: object, environ: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
     """The command a user types, in a process group of its own. environ: more variables. prefix: what starts the command."""
-    command = [*prefix, sys.executable, "-W", "ignore", "-m", "discovery.cli", "run", str(source), "--root", str(root), "--json"]
+    command = [*prefix, sys.executable, "-W", "ignore", "-m", "discovery", "run", str(source), "--root", str(root), "--json"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DISCOVERY_")}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=inherited | SETTINGS | dict(environ or {}),

@@ -1,9 +1,14 @@
 """Fixtures shared by all tests: generated pictures, settings that stay in this process, a local S3 server."""
 
 import logging
+import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before numpy and torch are loaded: their threads wait for one another by spinning, and tests beside
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # each other, with all cores each, take half as much time again
+        os.environ.setdefault(_name, str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
 
 import numpy as np
 import pytest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from discovery.adapters.decode import decode
 from discovery.adapters.device_decode import WHOLE
 from discovery.adapters.encoder_spec import FITS, VIEWS, Encoder, EncoderSpec, crop_views
 from discovery.adapters.files import is_local, local_path
+from discovery.adapters.heavy_imports import uncollected
 from discovery.adapters.weights import digest_state, read_weights, rename_lite_state
 from discovery.addressing import content_id, sha256_hex
 from discovery.config import EncoderConfig, S3Config
@@ -56,7 +57,7 @@ def spec_key(config: EncoderConfig) -> str:
     if not file.is_file():
         return ""
     versions = [importlib.metadata.version(name) for name in ("timm", "torch", "visual-discovery")]
-    shape = [[field.name, repr(field.default)] for field in fields(EncoderSpec)]  # another decoder makes another spec
+    shape = [[field.name, "" if field.default is MISSING else repr(field.default)] for field in fields(EncoderSpec)]  # another decoder makes another spec
     return content_id([config.identity(), sha256_hex(file.read_bytes()), versions, shape])
 
 
@@ -110,13 +111,15 @@ BUILDERS: dict[str, Callable[[EncoderConfig, S3Config], Encoder]] = {"default": 
 
 def prepared_timm(config: EncoderConfig) -> Any:
     """The timm module, with this process's torch threads and memory set as the encoder needs them."""
-    import torch
-
     from discovery.adapters.torchvision_compat import import_timm
 
+    with uncollected():
+        import torch
+
+        timm = import_timm()
     keep_freed_memory()
     torch.set_num_threads(config.threads or share_of_cores())
-    return import_timm()
+    return timm
 
 
 def _with_state(timm: Any, name: str, state: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -13,12 +14,14 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from discovery.adapters.embedded import made_whole
+from discovery.adapters.heavy_imports import uncollected
 from discovery.errors import DiscoveryError, StorageFull, TrackingError
 
 T = TypeVar("T")
 Settle = Callable[[str, Callable[[str], bool]], str]  # of a run to fill, and whether another is there: the run that it shall be
 ATTEMPTS = 4  # the first logging of one dataset from parallel runs can answer 400 "UNIQUE constraint"
 SQLITE = "sqlite:///"
+SCHEMA = Path(__file__).with_name("mlflow_schema.sql")
 DIGEST_TAG = "discovery.digest"
 DESCRIPTION_TAG = "mlflow.note.content"
 DESCRIPTION_LIMIT = 8000  # MLflow cuts longer ones silently
@@ -59,7 +62,8 @@ def publish_content(content: RunContent, tracking_uri: str, artifact_root: Path,
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout belongs to --json
-    import mlflow
+    with uncollected():
+        import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -133,12 +137,25 @@ def _refusal(error: Exception, tracking_uri: str) -> DiscoveryError:
 
 
 def create_embedded(tracking_uri: str, artifacts: str) -> None:
-    """Make the SQLite file of an embedded MLflow, when there is none yet. artifacts: URI for experiments that name no place."""
+    """Make the SQLite file of an embedded MLflow, when there is none yet. artifacts: URI for experiments that name no place.
+
+    MLflow would make the tables of its first release and change them by all its migrations, 2.3 s; their result is kept beside this file, and is
+    taken when it is of the MLflow that is installed (tests/adapters/mlflow_schema.py writes it).
+    """
     if not tracking_uri.startswith(SQLITE):
         return
     with made_whole(Path(tracking_uri.removeprefix(SQLITE))) as draft:
         if draft is not None:
-            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+            import sqlite3
+
+            import mlflow.version
+
+            first, _, schema = SCHEMA.read_text().partition("\n")
+            if first == f"-- MLflow {mlflow.version.VERSION}":
+                with contextlib.closing(sqlite3.connect(draft)) as database:
+                    database.executescript(schema)
+            with uncollected():
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
             SqlAlchemyStore(f"{SQLITE}{draft}", artifacts).engine.dispose()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from discovery.adapters.heavy_imports import uncollected
 from discovery.core.expectations import Expectation
 
 ROUNDING = 1e-12  # of a share that is met to the last row
@@ -39,8 +40,9 @@ def run_suites(suites: Sequence[Suite]) -> SuiteResult:
     that the share is one of all rows. GX 1.24 carries the severity and says whether each is met; what follows from it is the caller's.
     """
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it logs hundreds of lines while it is imported
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
+    with uncollected():
+        import great_expectations as gx
+        import great_expectations.expectations as gxe
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}

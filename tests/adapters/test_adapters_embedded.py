@@ -6,12 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from discovery.adapters.embedded import made_whole
-from discovery.adapters.mlflow_tracking import RunContent, create_embedded, publish_content
+from discovery.adapters.mlflow_tracking import SCHEMA, RunContent, create_embedded, publish_content
+from tests.adapters.mlflow_schema import dump, migrated
 from tests.contracts.writer import no_links
 
 CONTENT = RunContent("experiment", "run", "0" * 64, {}, {}, {"assets": 3.0}, "described")
@@ -66,9 +68,28 @@ def test_mlflow_works_after_its_database_was_being_made_when_killed(tmp_path: Pa
     assert publish_content(CONTENT, uri, tmp_path / "artifacts")[0] == run_id
 
 
+def test_the_database_is_what_mlflow_itself_would_make(tmp_path: Path):
+    """After an update of MLflow: python -m tests.adapters.mlflow_schema"""
+    create_embedded(f"sqlite:///{tmp_path / 'mlflow.db'}", "file:///tmp")
+    assert SCHEMA.read_text().startswith(f"-- MLflow {version('mlflow')}\n")
+    assert sorted(map(_parts, dump(tmp_path / "mlflow.db"))) == sorted(map(_parts, migrated()))  # indexes and constraints come in any order
+
+
+def test_another_mlflow_makes_its_database_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "other.sql").write_text("-- MLflow 1.0\nCREATE TABLE of_another_release (id INTEGER);\n")
+    monkeypatch.setattr("discovery.adapters.mlflow_tracking.SCHEMA", tmp_path / "other.sql")
+    create_embedded(f"sqlite:///{tmp_path / 'mlflow.db'}", "file:///tmp")
+    assert not any("of_another_release" in one for one in dump(tmp_path / "mlflow.db")) and _tables(tmp_path / "mlflow.db") > 20
+
+
 def test_a_server_and_nothing_to_make(tmp_path: Path):
     create_embedded("http://127.0.0.1:1", "file:///tmp")
     assert not list(tmp_path.iterdir())
+
+
+def _parts(statement: str) -> list[str]:
+    """Its lines, one a column or constraint, in an order that is always the same."""
+    return sorted(line.strip().rstrip(",") for line in statement.splitlines())
 
 
 def _tables(path: Path) -> int:

@@ -1,9 +1,12 @@
 """Encoders are named by weights and preprocessing, and a vector does not depend on its batch."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from discovery.adapters.encoders import encode_pictures, load_encoder
+from discovery.adapters.encoders import encode_pictures, load_encoder, spec_key
 from discovery.config import EncoderConfig, S3Config
 from discovery.errors import EncoderNotFound
 
@@ -92,3 +95,10 @@ def test_what_decides_speed_alone_does_not_name_an_encoder(default):
 @pytest.mark.parametrize("setting", [{"pooling": "mean"}, {"pooling": "gem"}, {"views": "flip"}, {"views": "three_crops"}])
 def test_what_moves_a_vector_does(default, setting):
     assert load_encoder(EncoderConfig(**setting), S3Config()).spec.encoder_id != default.spec.encoder_id
+
+
+def test_another_process_knows_the_spec_by_the_same_key() -> None:
+    """It held the address of an object, so that no process found what another had remembered, and each loaded the encoder."""
+    code = "from discovery.adapters.encoders import spec_key; from discovery.config import EncoderConfig; print(spec_key(EncoderConfig()))"
+    keys = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert keys == [f"{spec_key(EncoderConfig())}\n"] * 2 and len(keys[0]) == 65

@@ -35,7 +35,7 @@ def disk(tmp_path: Path) -> Iterator[PrivateDisk]:
 
 def says(root: Path, prefix: list[str], *command: str) -> subprocess.CompletedProcess[str]:
     """Another command on the root."""
-    whole = [*prefix, sys.executable, "-W", "ignore", "-m", "discovery.cli", *command, "--root", str(root)]
+    whole = [*prefix, sys.executable, "-W", "ignore", "-m", "discovery", *command, "--root", str(root)]
     return subprocess.run(whole, capture_output=True, text=True, timeout=300, check=False)
 
 
