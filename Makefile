@@ -3,6 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 STAY ?= 1
+# The lock names all, so that pip need not search; its second pass adds what only another build of a package needs, as torch's for CUDA.
+# pip compiles one file after another; compileall takes all cores, and passes over the few files of packages that are no Python.
+INSTALL := $(PY) -m pip install --quiet --no-compile
+COMPILE := $(PY) -m compileall -qq -j 0 .venv/lib discovery >/dev/null || true
 # hnswlib compiles with -march=native unless told otherwise; such a wheel dies on another CPU.
 export HNSWLIB_NO_NATIVE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -39,12 +43,15 @@ setup-dev: .venv/.installed-dev
 
 .venv/.installed-run: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "Installing into .venv (a few minutes the first time) …"
-	$(PY) -m pip install --quiet --requirement requirements.lock
-	$(PY) -m pip install --quiet --no-deps --editable .
+	$(INSTALL) --no-deps --requirement requirements.lock
+	$(INSTALL) --requirement requirements.lock
+	$(INSTALL) --no-deps --editable .
+	@$(COMPILE)
 	@touch $@
 
 .venv/.installed-dev: requirements-dev.lock .venv/.installed-run
-	$(PY) -m pip install --quiet --requirement requirements-dev.lock
+	$(INSTALL) --requirement requirements-dev.lock
+	@$(COMPILE)
 	@touch $@
 
 browser:         # Debian's Chromium for the page tests; without root they are skipped, with the reason, but never in CI

@@ -14,6 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.order import rank
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Stable: files of one rank, and the tests of a file, stay in their order."""
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from tests.order import SlowestFirst
+
+    config.option.loadscopereorder = False  # it puts the files with the fewest tests, which are the slowest, last
+    return SlowestFirst(config, log)
+
 
 @pytest.fixture(autouse=True)
 def _the_root_logger_stays() -> Iterator[None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from benchmarks.kill_chain import finish, make_pictures
+from tests.once import made_once
 
 
 @pytest.fixture(scope="package")
@@ -14,7 +17,26 @@ def chain_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pictures(tmp_path_factory.mktemp("pictures"))
 
 
-@pytest.fixture(scope="package")
-def undisturbed(chain_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+@pytest.fixture(scope="session")
+def undisturbed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that `discovery run` made of these pictures, with its answer beside it; one for all workers, and only read."""
+
+    def make(folder: Path) -> None:
+        (folder / "pictures").mkdir()
+        answer = finish(make_pictures(folder / "pictures"), folder / "root")
+        (folder / "answer.json").write_text(json.dumps(answer))
+
+    return made_once(tmp_path_factory, "undisturbed", make) / "root"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_root: Path) -> dict[str, object]:
     """The answer of `discovery run` in an empty root."""
-    return finish(chain_pictures, tmp_path_factory.mktemp("undisturbed"))
+    answer: dict[str, object] = json.loads((undisturbed_root.parent / "answer.json").read_text())
+    return answer
+
+
+@pytest.fixture(scope="session")
+def needed_kib(undisturbed_root: Path) -> int:
+    """What such a root takes of a disk of 4 KiB pages, in KiB."""
+    return int(subprocess.run(["du", "-sk", str(undisturbed_root)], capture_output=True, text=True, check=True).stdout.split()[0])
