@@ -152,8 +152,11 @@ def create_embedded(tracking_uri: str, artifacts: str) -> None:
 
             first, _, schema = SCHEMA.read_text().partition("\n")
             if first == f"-- MLflow {mlflow.version.VERSION}":
-                with contextlib.closing(sqlite3.connect(draft)) as database:
-                    database.executescript(schema)
+                try:
+                    with contextlib.closing(sqlite3.connect(draft)) as database:
+                        database.executescript(schema)
+                except sqlite3.Error as error:  # a full disk
+                    raise _refusal(error, tracking_uri) from error
             with uncollected():
                 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
