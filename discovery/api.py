@@ -9,11 +9,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from discovery.stages.region_search import search_by_region
 from discovery.stages.search import Query, SearchAnswer, SecondLook, search, search_many
 from discovery.types import IndexSnapshot
 from discovery.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from discovery.adapters.torch_dataset import VersionDataset
 
 Many = str | Path | Sequence[str | Path]
 
@@ -114,6 +117,29 @@ class Library:
     def audit(self) -> IndexSnapshot:
         """Certify the recall of the index anew, as `discovery index --audit`; see `is_certified`, `recall_lower_bound` and `strata`."""
         return audit_recall(self.workspace)[0]
+
+
+def load(
+    version: str, *, split: str | None = None, root: str | Path = "", config: str | Path = "", label: str = "", transform: Callable[[Any], Any] | None = None,
+    cache: str | Path | None = None, cache_bytes: int = 10 * 2**30,
+) -> VersionDataset:  # fmt: skip
+    """A dataset version as a torch Dataset (map-style) of (picture, number of its class), read from the store as it is asked for.
+
+    split: one of the version's, or all of it. root, config: as of `Library`. label: the column of the labels; empty takes the usual one. transform: called with
+    an upright RGB picture of PIL. cache: folder of this machine where bytes of a remote store or source are kept, at most `cache_bytes` of them; None takes
+    one beside the root's other caches, "" keeps nothing; of a local store nothing is copied. The bytes are checked against their hash at every
+    reading. Raises UnknownRecord and ConfigError for what does not exist.
+    """
+    from discovery.adapters.torch_dataset import VersionDataset
+    from discovery.stages.training_set import CachedReader, training_set
+
+    settings = load_config(Path(config) if config else None)
+    settings = settings.replace(root=str(root)) if root else settings
+    with open_workspace(settings, map_shards=map) as ws:
+        found = training_set(version, split, label, ws)
+    folder = str(settings.local_folder / "cache" / "assets") if cache is None else str(cache)
+    read = CachedReader(settings.root, settings.s3, folder, cache_bytes)
+    return VersionDataset(read, found.ids, found.uris, found.labels, found.classes, transform, settings.dask.read_threads)
 
 
 def _texts(values: Many) -> tuple[str, ...]:

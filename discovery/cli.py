@@ -565,6 +565,14 @@ def _card(options: argparse.Namespace, ws: Workspace) -> Answer:
     return card if options.json else {"text": card_markdown(card)}
 
 
+def _export(options: argparse.Namespace, ws: Workspace) -> Answer:
+    from discovery.core.export_plan import ExportOptions
+    from discovery.stages.export import export
+
+    shape = ExportOptions(options.label, options.form, options.shard_mb * 2**20, options.shard_pictures, options.license)
+    return dataclasses.asdict(export(options.version_name, options.format, options.out, ws, shape))
+
+
 def _verify(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.verify import verify
 
@@ -589,7 +597,7 @@ def _reindex(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 COMMANDS: dict[str, Command] = {
     "run": _run, "ingest": _ingest, "check": _check, "embed": _embed, "dedupe": _dedupe, "fit-projection": _fit_projection, "score": _score, "index": _index,
-    "regions": _regions, "search": _search, "drift": _drift, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "specs": _specs, "versions": _versions, "why": _why, "diff": _diff, "card": _card, "verify": _verify, "gc": _gc,
+    "regions": _regions, "search": _search, "drift": _drift, "mark": _mark, "marks": _marks, "maintain": _maintain, "curate": _curate, "specs": _specs, "versions": _versions, "export": _export, "why": _why, "diff": _diff, "card": _card, "verify": _verify, "gc": _gc,
     "reindex-catalog": _reindex,
 }  # fmt: skip
 

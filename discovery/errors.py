@@ -15,6 +15,7 @@
     ├── StorageError                    reading or writing the root failed
     │   ├── StorageFull                 no space left
     │   └── CorruptArtifact             bytes do not match the hash they were recorded under
+    │       └── MembersLost             members of a version whose bytes are gone or changed
     ├── SchedulerUnreachable            the Dask scheduler does not answer
     ├── CatalogError                    the SQL database refused or is of another schema
     └── TrackingError                   MLflow does not answer or refused
@@ -87,6 +88,10 @@ class StorageFull(StorageError):
 
 class CorruptArtifact(StorageError):
     """Bytes differ from the hash under which they were recorded."""
+
+
+class MembersLost(CorruptArtifact):
+    """Members of a dataset version cannot be read any more; what was asked for would lack them."""
 
 
 class SchedulerUnreachable(DiscoveryError):
