@@ -82,8 +82,7 @@ def test_commands_are_understood(page):
 
 def test_the_spec_of_the_how_to_is_valid_and_its_columns_and_methods_are_those_there_are():
     page = PROJECT / "docs/howto/collections.md"
-    (spec,) = blocks(page, "yaml")
-    assert parse_spec(spec).name == "low-light-animals"
+    assert [parse_spec(spec).name for spec in blocks(page, "yaml")] == ["low-light-animals", "mixed"]
     text = page.read_text()
     columns = text.split("**Columns for")[1].split("**:")[1].split("Subqueries")[0]
     listed = re.findall(r"`(\w+)`", columns)
