@@ -7,10 +7,10 @@ are whole numbers (core.lattice), and ties go to the smaller asset id.
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from heapq import heappop, heappush, heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ GRAPH_NEIGHBOURS = 32  # of the sparse similarity graph; what is farther contrib
 TRIMMED_SHARE = 0.05  # k-center without its 5 % of lowest density: junk picked falls from .75 to 0 (ALGORITHMS section 6)
 MOST_CLUSTERS = 500  # of `typical`, as Hacohen et al. have it
 CHECKPOINTS = 8  # sizes at which the optimum is bounded; the least bound counts
-BATCH = 32  # old gains that are computed again at once
+BLOCK = 1 << 16  # rows whose first gains are summed at once
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,10 @@ def facility_location(candidates: Candidates, allowed: Allowance, options: Optio
         fresh = Allowance(len(candidates), candidates.preselected, limits, allowed.quotas, candidates.size_bytes)
         cover = _Cover(covering, candidates.preselected)
         bound = _Bound(cover, limits, fresh, candidates)
-        picks, gains = _lazy_greedy(cover, fresh, candidates.sized() if is_by_cost else None, bound)
+        picks, gains = _greedy(cover, fresh, candidates.sized() if is_by_cost else None, bound)
         bound.look(cover)
         reached = int(cover.covered.sum())
-        left = np.where(fresh.taken, 0, cover.all_gains())
+        left = np.where(fresh.taken, 0, cover.gains)
         ratio = reached / bound.optimum if bound.optimum > 0 else 1.0
         found = Selection(np.array(picks, np.int64), cosine(np.array(gains, np.int64)), float(cosine(reached)), min(ratio, 1.0), _none(), cosine(left))
         if best is None or found.objective > best.objective:
@@ -250,34 +250,42 @@ SELECTORS: dict[str, Selector] = {
 
 
 class _Cover:
-    """How well each candidate is covered so far, in whole similarities."""
+    """How well each candidate is covered so far, and what each would add, in whole similarities.
+
+    gains are kept true: a member changes those of its neighbours' neighbours alone, some thousand numbers, whatever the number of candidates.
+    """
 
     def __init__(self, graph: Covering, preselected: NDArray[np.bool_]) -> None:
         self.graph = graph
         self.covered = np.zeros(len(graph.starts) - 1, np.int64)
         for row in np.flatnonzero(preselected).tolist():
-            self.take(row)
+            part = slice(graph.starts[row], graph.starts[row + 1])
+            self.covered[graph.columns[part]] = np.maximum(self.covered[graph.columns[part]], graph.similarity[part])
+        self.gains = np.zeros(len(self.covered), np.int64)
+        for start in range(0, len(self.gains), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(self.gains)))
+            places, firsts, _ = self._of(rows)
+            added = np.maximum(graph.similarity[places] - self.covered[graph.columns[places]], 0)
+            self.gains[rows] = np.add.reduceat(added, firsts)  # no row is empty: each is like itself
 
     def take(self, row: int) -> None:
         """Let a row cover what is like it."""
         part = slice(self.graph.starts[row], self.graph.starts[row + 1])
-        columns = self.graph.columns[part]
-        self.covered[columns] = np.maximum(self.covered[columns], self.graph.similarity[part])
+        columns, similarity = self.graph.columns[part], self.graph.similarity[part]
+        is_better = similarity > self.covered[columns]
+        rows, now = columns[is_better], similarity[is_better].astype(np.int64)
+        places, _, sizes = self._of(rows)
+        old, new = np.repeat(self.covered[rows], sizes), np.repeat(now, sizes)
+        lost = np.clip(self.graph.similarity[places], old, new) - old  # of max(similarity - covered, 0), when covered rises from old to new
+        np.subtract.at(self.gains, self.graph.columns[places].astype(np.intp), lost)
+        self.covered[rows] = now
 
-    def gains(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(rows),) what each would add."""
-        starts, stops = self.graph.starts[rows], self.graph.starts[rows + 1]
-        sizes = stops - starts
+    def _of(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(places, firsts, sizes): where the entries of these rows are, where each row's begin among them, and how many they are."""
+        starts = self.graph.starts[rows]
+        sizes = self.graph.starts[rows + 1] - starts
         firsts = np.cumsum(sizes) - sizes
-        places = np.arange(int(sizes.sum())) + np.repeat(starts - firsts, sizes)
-        added = np.maximum(self.graph.similarity[places] - self.covered[self.graph.columns[places]], 0)
-        return np.asarray(np.add.reduceat(added, firsts), np.int64)  # no row is empty: each is like itself
-
-    def all_gains(self, block: int = 1 << 16) -> NDArray[np.int64]:
-        """(n,) what each row would add."""
-        n = len(self.covered)
-        parts = [self.gains(np.arange(start, min(start + block, n))) for start in range(0, n, block)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        return np.arange(int(sizes.sum())) + np.repeat(starts - firsts, sizes), firsts, sizes
 
 
 class _Bound:
@@ -294,7 +302,7 @@ class _Bound:
 
     def look(self, cover: _Cover) -> None:
         """Bound the optimum from what is covered now."""
-        gains = np.where(self.is_free, cover.all_gains(), 0)
+        gains = np.where(self.is_free, cover.gains, 0)
         reached = int(cover.covered.sum())
         most = _largest(gains, self.limits.assets)
         if self.sizes is not None:
@@ -323,50 +331,38 @@ def _knapsack(gains: NDArray[np.int64], sizes: NDArray[np.int64], room: int) -> 
     return int(gains[order[:whole]].sum()) + part
 
 
-def _lazy_greedy(cover: _Cover, allowed: Allowance, costs: NDArray[np.int64] | None, bound: _Bound) -> tuple[list[int], list[int]]:
-    """Greedy for a submodular gain, or for gain a byte: an old gain is an upper bound, so only the top of the heap is computed again."""
-    gains = cover.all_gains()
+def _greedy(cover: _Cover, allowed: Allowance, costs: NDArray[np.int64] | None, bound: _Bound) -> tuple[list[int], list[int]]:
+    """Greedy for a submodular gain, or for gain a byte: an old key is an upper bound, so a row is looked at when its key is the highest."""
+    scale = None if costs is None else np.maximum(costs, 1)
     rows = np.flatnonzero(~allowed.taken)
-    key = gains if costs is None else gains / np.maximum(costs, 1)
-    waiting = rows[np.lexsort((rows, -key[rows]))].tolist()  # by first gain; what was computed again is in the heap
-    waiting.reverse()
-    fresh = dict[int, int]()  # of a row in the heap, the number of picks when its gain was computed
+    first = -cover.gains[rows] if scale is None else -(cover.gains[rows] / scale[rows])
+    order = np.lexsort((rows, first))
+    keys, waiting = first[order].tolist(), rows[order].tolist()  # a heap already, as every ascending list; what was looked at goes to `heap`
+    place = 0
     heap: list[tuple[float, int]] = []
     picks: list[int] = []
     taken: list[int] = []
     look = max(1, allowed.left // CHECKPOINTS)
-    scale = None if costs is None else np.maximum(costs, 1)
-    while allowed.left > 0 and (heap or waiting):
-        old: list[int] = []
-        while len(old) < BATCH and (heap or waiting):  # the top, and the old ones that follow it
-            top = (-float(key[waiting[-1]]), waiting[-1]) if waiting else (float("inf"), -1)
-            if heap and heap[0] < top:
-                row = heap[0][1]
-                if fresh[row] == len(picks):
-                    break
-                heapq.heappop(heap)
-            else:
-                row = waiting.pop()
-                if not picks:
-                    heapq.heappush(heap, (-float(key[row]), row))
-                    fresh[row] = 0
-                    break
-            if allowed.has_room(row):
-                old.append(row)
-        if old:
-            now = cover.gains(np.array(old, np.int64))
-            for row, gain in zip(old, now.tolist(), strict=True):
-                gains[row] = gain
-                fresh[row] = len(picks)
-                heapq.heappush(heap, (-(gain if scale is None else gain / int(scale[row])), row))
+    gains = cover.gains
+    while allowed.left > 0 and (heap or place < len(waiting)):
+        if heap and (place == len(waiting) or heap[0] < (keys[place], waiting[place])):
+            key, row = heap[0]
+            is_waiting = False
+        else:
+            key, row = keys[place], waiting[place]
+            place += 1
+            is_waiting = True
+        gain = int(gains[row])
+        now = -gain if scale is None else -(gain / int(scale[row]))
+        if now != key:  # it has shrunk since
+            (heappush if is_waiting else heapreplace)(heap, (now, row))
             continue
-        if not heap:
-            continue
-        row = heapq.heappop(heap)[1]
+        if not is_waiting:
+            heappop(heap)
         if not allowed.has_room(row):
             continue
         picks.append(row)
-        taken.append(int(gains[row]))
+        taken.append(gain)
         cover.take(row)
         allowed.take(row)
         if len(picks) % look == 0:
