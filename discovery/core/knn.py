@@ -103,7 +103,7 @@ def _merged(best: NDArray[np.int64], found: NDArray[np.float32], low: int, k: in
 
 def _edge(found: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """(n, 1) not below the k-th smallest of each row, and hardly above it: the k-th smallest of the least of every few, which are fewer."""
-    n, r = found.shape
+    r = found.shape[1]
     few = min(16, r // (8 * k))  # then about k + k / 16 are not above it
     if few < 2:
         return np.partition(found, k - 1, axis=1)[:, k - 1 : k]

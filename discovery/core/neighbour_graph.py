@@ -182,7 +182,7 @@ def _recall(rows: NDArray[np.float32], near: NDArray[np.float32], found: NDArray
 def _symmetric(neighbours: Neighbours) -> Covering:
     from scipy.sparse import csr_array
 
-    n, k = neighbours.rows.shape
+    n = len(neighbours.rows)
     keep = (neighbours.rows >= 0) & (neighbours.similarity > 0)
     starts = np.concatenate([[0], np.cumsum(keep.sum(axis=1) + 1)])
     columns = np.concatenate([np.where(keep, neighbours.rows, -1), np.arange(n, dtype=np.int32)[:, None]], axis=1)

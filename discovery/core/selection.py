@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import heappop, heappush, heapreplace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,11 @@ from discovery.core.quotas import NO_LIMIT, Allowance, Limits, Quota
 from discovery.errors import InvalidInput
 
 GRAPH_NEIGHBOURS = 32  # of the sparse similarity graph; what is farther contributes nothing to coverage
+MOST_NEIGHBOURS = 256  # where the budget is small
+MOST_ENTRIES = 1 << 26  # neighbours of all candidates together, 8 bytes each, and thrice that in the symmetric graph
+LONELY_NEIGHBOURS = 10  # by which a candidate's weight is told
+UNIT = 256  # weight of the median candidate
+LEAST_WEIGHT, MOST_WEIGHT = UNIT // 16, 4 * UNIT
 TRIMMED_SHARE = 0.05  # k-center without its 5 % of lowest density: junk picked falls from .75 to 0 (ALGORITHMS section 6)
 MOST_CLUSTERS = 500  # of `typical`, as Hacohen et al. have it
 CHECKPOINTS = 8  # sizes at which the optimum is bounded; the least bound counts
@@ -32,7 +38,7 @@ class Candidates:
     """What can be chosen: n ids, (n, d) unit vectors, novelty (n,) with NaN for unknown, and which are members already.
 
     preselected: (n,) they cover, count for quotas, and are not among the picks. size_bytes: (n,) int64, for a budget in bytes. strata: (n,) the
-    column that `stratified` draws by.
+    column that `stratified` draws by. threads: that look for neighbours; what is picked does not depend on them.
     """
 
     asset_ids: Sequence[str]
@@ -41,6 +47,8 @@ class Candidates:
     preselected: NDArray[np.bool_]
     size_bytes: NDArray[np.int64] | None = None
     strata: NDArray[np.object_] | None = None
+    threads: int = 1
+    _wider: dict[int, Neighbours] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.asset_ids)
@@ -48,7 +56,17 @@ class Candidates:
     @cached_property
     def neighbours(self) -> Neighbours:
         """The 32 nearest of each."""
-        return neighbours_of(self.vectors, GRAPH_NEIGHBOURS)
+        return neighbours_of(self.vectors, GRAPH_NEIGHBOURS, threads=self.threads)
+
+    def neighbours_for(self, budget: int) -> Neighbours:
+        """Those nearest ones of each that coverage is counted on: twice as many as a member stands for on average; at least 32, and no more than memory allows."""
+        k = min(MOST_NEIGHBOURS, 2 * len(self) // max(budget, 1), MOST_ENTRIES // max(len(self), 1))
+        if k <= GRAPH_NEIGHBOURS:
+            return self.neighbours
+        if k not in self._wider:
+            self._wider.clear()
+            self._wider[k] = neighbours_of(self.vectors, k, threads=self.threads)
+        return self._wider[k]
 
     @cached_property
     def lattice(self) -> NDArray[np.float32]:
@@ -59,7 +77,7 @@ class Candidates:
         """Some of them, in this order."""
         return Candidates(
             [self.asset_ids[row] for row in rows], self.vectors[rows], self.novelty[rows], self.preselected[rows],
-            None if self.size_bytes is None else self.size_bytes[rows], None if self.strata is None else self.strata[rows],
+            None if self.size_bytes is None else self.size_bytes[rows], None if self.strata is None else self.strata[rows], self.threads,
         )  # fmt: skip
 
     def sized(self) -> NDArray[np.int64]:
@@ -103,8 +121,8 @@ def select(
 
     Raises InvalidInput when the minima of quotas cannot be met, with what could be.
     """
-    order = np.argsort(np.asarray(candidates.asset_ids, dtype=np.str_), kind="stable")
-    if (np.diff(order) < 0).any():
+    if any(one > next_ for one, next_ in pairwise(candidates.asset_ids)):
+        order = np.argsort(np.asarray(candidates.asset_ids, dtype=np.str_), kind="stable")
         ordered = [Quota(quota.by, quota.values[order], quota.minimum, quota.maximum) for quota in quotas]
         found = select(method, candidates.take(order), limits, ordered, options)
         left = np.empty(len(order))
@@ -122,28 +140,33 @@ def select(
 
 
 def facility_location(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
-    """Members such that every candidate has a similar member: maximise the sum over candidates of the best similarity to a member.
+    """Members such that every candidate has a similar member: maximise the sum over candidates of weight times the best similarity to a member.
 
-    Similarity is cosine, 0 below 0 and for pairs of which neither is among the 32 nearest of the other. Lazy greedy reaches 1 - 1/e of the
+    Similarity is cosine, 0 below 0 and for pairs of which neither is among the nearest of the other: 32, or twice the candidates a member, at most 256.
+    The weight is the mean distance to the 10 nearest as a multiple of the median candidate's, at most 4: so what is rare counts for more than one of many
+    that are alike; without weights rare categories are hit no more than by chance (benchmarks/results/curation_gain.txt). Greedy reaches 1 - 1/e of the
     optimum, 1/(1 + p) under quotas by p columns, and with a budget in bytes half of 1 - 1/e (the better of greedy by gain and by gain a byte).
     The bound returned is for this very result: f(S) over the least of f(T) + the best that `budget` rows could still add to T, over
     nine T on the way. Sources: Nemhauser et al. 1978; lazy evaluation Minoux 1978; bytes and bound Leskovec et al. 2007, "Cost-effective outbreak detection
     in networks".
     """
-    covering = candidates.neighbours.covering
+    neighbours = candidates.neighbours_for(allowed.left)
+    weight = weights(neighbours)
     best: Selection | None = None
     by_cost = (False, True) if allowed.bytes_left < NO_LIMIT else (False,)
     limits = Limits(allowed.left, allowed.bytes_left)
     for is_by_cost in by_cost:
         fresh = Allowance(len(candidates), candidates.preselected, limits, allowed.quotas, candidates.size_bytes)
-        cover = _Cover(covering, candidates.preselected)
+        cover = _Cover(neighbours.covering, weight, candidates.preselected)
         bound = _Bound(cover, limits, fresh, candidates)
         picks, gains = _greedy(cover, fresh, candidates.sized() if is_by_cost else None, bound)
         bound.look(cover)
         reached = int(cover.covered.sum())
         left = np.where(fresh.taken, 0, cover.gains)
         ratio = reached / bound.optimum if bound.optimum > 0 else 1.0
-        found = Selection(np.array(picks, np.int64), cosine(np.array(gains, np.int64)), float(cosine(reached)), min(ratio, 1.0), _none(), cosine(left))
+        found = Selection(
+            np.array(picks, np.int64), cosine(np.array(gains, np.int64)) / UNIT, float(cosine(reached)) / UNIT, min(ratio, 1.0), _none(), cosine(left) / UNIT
+        )  # fmt: skip
         if best is None or found.objective > best.objective:
             best = found
     assert best is not None
@@ -249,34 +272,47 @@ SELECTORS: dict[str, Selector] = {
 }
 
 
+def weights(neighbours: Neighbours) -> NDArray[np.int64]:
+    """(n,) weight of each candidate in coverage, UNIT for the median one: how far its 10 nearest are, as a multiple of how far the median one's are."""
+    near = neighbours.similarity[:, :LONELY_NEIGHBOURS]
+    far = near.shape[1] * WHOLE - near.sum(axis=1, dtype=np.int64)
+    median = int(np.sort(far)[len(far) // 2]) if len(far) else 0
+    if median <= 0:
+        return np.full(len(far), UNIT, np.int64)
+    return np.asarray(np.clip((UNIT * far + median // 2) // median, LEAST_WEIGHT, MOST_WEIGHT), np.int64)
+
+
 class _Cover:
-    """How well each candidate is covered so far, and what each would add, in whole similarities.
+    """How well each candidate is covered so far, and what each would add, in whole similarities times weights.
 
     gains are kept true: a member changes those of its neighbours' neighbours alone, some thousand numbers, whatever the number of candidates.
     """
 
-    def __init__(self, graph: Covering, preselected: NDArray[np.bool_]) -> None:
-        self.graph = graph
-        self.covered = np.zeros(len(graph.starts) - 1, np.int64)
+    def __init__(self, graph: Covering, weight: NDArray[np.int64], preselected: NDArray[np.bool_]) -> None:
+        self.graph, self.weight = graph, weight
+        self.covered = np.zeros(len(weight), np.int64)
         for row in np.flatnonzero(preselected).tolist():
             part = slice(graph.starts[row], graph.starts[row + 1])
-            self.covered[graph.columns[part]] = np.maximum(self.covered[graph.columns[part]], graph.similarity[part])
-        self.gains = np.zeros(len(self.covered), np.int64)
-        for start in range(0, len(self.gains), BLOCK):
-            rows = np.arange(start, min(start + BLOCK, len(self.gains)))
+            columns = graph.columns[part]
+            self.covered[columns] = np.maximum(self.covered[columns], graph.similarity[part] * weight[columns])
+        self.gains = np.zeros(len(weight), np.int64)
+        for start in range(0, len(weight), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(weight)))
             places, firsts, _ = self._of(rows)
-            added = np.maximum(graph.similarity[places] - self.covered[graph.columns[places]], 0)
+            columns = graph.columns[places]
+            added = np.maximum(graph.similarity[places] * weight[columns] - self.covered[columns], 0)
             self.gains[rows] = np.add.reduceat(added, firsts)  # no row is empty: each is like itself
 
     def take(self, row: int) -> None:
         """Let a row cover what is like it."""
         part = slice(self.graph.starts[row], self.graph.starts[row + 1])
-        columns, similarity = self.graph.columns[part], self.graph.similarity[part]
-        is_better = similarity > self.covered[columns]
-        rows, now = columns[is_better], similarity[is_better].astype(np.int64)
+        columns = self.graph.columns[part]
+        alike = self.graph.similarity[part] * self.weight[columns]
+        is_better = alike > self.covered[columns]
+        rows, now = columns[is_better], alike[is_better]
         places, _, sizes = self._of(rows)
         old, new = np.repeat(self.covered[rows], sizes), np.repeat(now, sizes)
-        lost = np.clip(self.graph.similarity[places], old, new) - old  # of max(similarity - covered, 0), when covered rises from old to new
+        lost = np.clip(self.graph.similarity[places] * np.repeat(self.weight[rows], sizes), old, new) - old  # of max(similarity - covered, 0), when covered rises
         np.subtract.at(self.gains, self.graph.columns[places].astype(np.intp), lost)
         self.covered[rows] = now
 
@@ -297,7 +333,7 @@ class _Bound:
         self.is_free = ~candidates.preselected
         self.codes = list(allowed.codes)
         self.room = [np.maximum(most - counts, 0) for most, counts in zip(allowed.most, allowed.counts, strict=True)]
-        self.optimum = WHOLE * len(cover.covered)  # no candidate is covered by more than itself
+        self.optimum = WHOLE * int(cover.weight.sum())  # no candidate is covered by more than itself
         self.look(cover)
 
     def look(self, cover: _Cover) -> None:
