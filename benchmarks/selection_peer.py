@@ -18,16 +18,17 @@ warnings.simplefilter("ignore")
 
 
 def with_apricot(graph, budget):
-    """By lazy greedy, its default optimizer."""
+    """By lazy greedy; a row is who covers, a column who is covered."""
     from apricot import FacilityLocationSelection
 
     return FacilityLocationSelection(budget, metric="precomputed", optimizer="lazy").fit(graph).ranking
 
 
 def with_submodlib(graph, budget):
-    """By LazyGreedy in sparse mode; its kernel is the graph as it is."""
+    """By LazyGreedy in sparse mode; a row is who is covered, a column who covers."""
     from submodlib import FacilityLocationFunction
 
+    graph = graph.T.tocsr()
     function = FacilityLocationFunction(n=graph.shape[0], mode="sparse", sijs=graph, num_neighbors=int(np.diff(graph.indptr).max()))
     return [row for row, _ in function.maximize(budget, optimizer="LazyGreedy", show_progress=False)]
 
@@ -35,8 +36,7 @@ def with_submodlib(graph, budget):
 if __name__ == "__main__":
     data = np.load(sys.argv[2])
     n = len(data["starts"]) - 1
-    similarity = data["similarity"].astype(np.float64) / 16e6
-    graph = scipy.sparse.csr_matrix((similarity, data["columns"].astype(np.int32), data["starts"].astype(np.int32)), shape=(n, n))
+    graph = scipy.sparse.csr_matrix((data["values"] / (16e6 * 256), data["columns"].astype(np.int32), data["starts"].astype(np.int32)), shape=(n, n))
     graph.sort_indices()
     for _ in range(2):
         started = time.perf_counter()

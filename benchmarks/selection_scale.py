@@ -9,7 +9,7 @@ so that every machine has the same ones, and the digest of the picks can be comp
     threads  the smallest size again with other numbers of threads: the digest must be the same
     table    the smallest size: share of clusters with a pick, of the rarest fifth of the clusters, and share of picks that are junk, by selector (ALGORITHMS section 6);
              deduplicated: of rows that are near-duplicates by cosine, only the first of each group is a candidate
-    peers    the smallest size: apricot (lazy greedy) and submodlib (LazyGreedy, sparse) on our symmetric graph. f(S) of each one's picks is computed by the same function;
+    peers    the smallest size: apricot (lazy greedy) and submodlib (LazyGreedy, sparse) on our graph with our weights. f(S) of each one's picks is computed by the same function;
              then the same rows in another order: share of the picks that differ
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.selection_scale --sizes 50000:2000 200000:10000 --threads 2 --peers /tmp/venv-sub/bin/python
@@ -35,9 +35,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from discovery.core.knn import normalise
+from discovery.core.lattice import WHOLE
 from discovery.core.neighbour_graph import Covering, Neighbours
 from discovery.core.quotas import Limits
-from discovery.core.selection import Candidates, select
+from discovery.core.selection import UNIT, Candidates, select, weights
 
 DIM, ROWS_A_CLUSTER, ROWS_A_PART = 384, 25, 30
 COPIES, JUNK, SAME = 0.20, 0.03, 0.93  # cosine above which rows are near-duplicates: parts have .86, copies .97
@@ -80,13 +81,13 @@ def candidates_of(vectors: NDArray[np.float32], threads: int, names: list[str] |
     return Candidates(names or [f"{row:08}" for row in range(n)], vectors, np.full(n, np.nan), np.zeros(n, bool), threads=threads)
 
 
-def objective(graph: Covering, picks: NDArray[np.int64]) -> int:
-    """Sum over rows of the largest similarity to a pick, in whole numbers."""
+def objective(graph: Covering, weight: NDArray[np.int64], picks: NDArray[np.int64]) -> int:
+    """Sum over rows of weight times the largest similarity to a pick, in whole numbers."""
     covered = np.zeros(len(graph.starts) - 1, np.int64)
     for row in picks.tolist():
         part = slice(graph.starts[row], graph.starts[row + 1])
         covered[graph.columns[part]] = np.maximum(covered[graph.columns[part]], graph.similarity[part])
-    return int(covered.sum())
+    return int((covered * weight).sum())
 
 
 def digest(picks: NDArray[np.int64]) -> str:
@@ -108,7 +109,7 @@ def measure(rows: int, budget: int, threads: int, seed: int) -> None:
     held = peak_gib()
     candidates = candidates_of(vectors, threads)
     started = time.perf_counter()
-    neighbours = candidates.neighbours
+    neighbours = candidates.neighbours_for(budget)
     graph_s = time.perf_counter() - started
     graph_gib = peak_gib()
     started = time.perf_counter()
@@ -137,7 +138,7 @@ def first_of_groups(neighbours: Neighbours) -> NDArray[np.int64]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    row, place = np.nonzero(neighbours.similarity > SAME * 16_000_000)
+    row, place = np.nonzero(neighbours.similarity > SAME * WHOLE)
     pairs = coo_array((np.ones(len(row), bool), (row, neighbours.rows[row, place])), shape=(len(neighbours.rows),) * 2)
     return np.unique(connected_components(pairs, directed=False)[1], return_index=True)[1]
 
@@ -163,24 +164,24 @@ def peers(rows: int, budget: int, threads: int, seed: int, python: str) -> None:
     """Print objective, time, memory and what another order changes, of ours and theirs."""
     vectors, _ = make_vectors(rows, seed)
     candidates = candidates_of(vectors, threads)
-    graph = candidates.neighbours.covering
+    neighbours = candidates.neighbours_for(budget)
+    graph, weight = neighbours.covering, weights(neighbours)
     order = np.random.default_rng(seed + 1).permutation(rows)
     moved = candidates_of(vectors[order], threads, [f"{row:08}" for row in order])
-    ours, again = [], []
     started = time.perf_counter()
     ours = select("facility_location", candidates, Limits(budget)).indices
     spent = time.perf_counter() - started
     again = order[select("facility_location", moved, Limits(budget)).indices]
-    best = objective(graph, ours)
+    best = objective(graph, weight, ours)
     print(f"peers: {rows:,} -> {budget:,}, one graph of {len(graph.columns) / rows:.1f} entries a row; seconds are of picking alone, theirs in a second call, so without compilation")
-    print(f"{'ours':10} f(S) {best / 16e6:.2f}, 1; {spent:.2f} s; in another order {1 - len(np.intersect1d(ours, again)) / budget:.3f} of the picks differ", flush=True)
+    print(f"{'ours':10} f(S) {best / (WHOLE * UNIT):.2f}, 1; {spent:.2f} s; in another order {1 - len(np.intersect1d(ours, again)) / budget:.3f} of the picks differ", flush=True)
     place = np.argsort(order)  # of a row in the other order
     counts = np.diff(graph.starts)[order]
     starts = np.concatenate([[0], np.cumsum(counts)])
     source = np.arange(starts[-1]) + np.repeat(graph.starts[:-1][order] - starts[:-1], counts)
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/first.npz", starts=graph.starts, columns=graph.columns, similarity=graph.similarity, budget=budget)
-        np.savez(f"{folder}/second.npz", starts=starts, columns=place[graph.columns[source]], similarity=graph.similarity[source], budget=budget)
+        np.savez(f"{folder}/first.npz", starts=graph.starts, columns=graph.columns, values=graph.similarity * weight[graph.columns], budget=budget)
+        np.savez(f"{folder}/second.npz", starts=starts, columns=place[graph.columns[source]], values=(graph.similarity * weight[graph.columns])[source], budget=budget)
         for peer in ("apricot", "submodlib"):
             answers = []
             for name in ("first", "second"):
@@ -192,7 +193,7 @@ def peers(rows: int, budget: int, threads: int, seed: int, python: str) -> None:
             else:
                 picks, other = np.array(answers[0]["picks"]), order[np.array(answers[1]["picks"])]
                 print(
-                    f"{peer:10} f(S) {objective(graph, picks) / 16e6:.2f}, {objective(graph, picks) / best:.6f} of ours; {answers[0]['seconds']:.2f} s; peak {answers[0]['peak_gib']:.2f} GiB; "
+                    f"{peer:10} f(S) {objective(graph, weight, picks) / (WHOLE * UNIT):.2f}, {objective(graph, weight, picks) / best:.6f} of ours; {answers[0]['seconds']:.2f} s; peak {answers[0]['peak_gib']:.2f} GiB; "
                     f"in another order {1 - len(np.intersect1d(picks, other)) / budget:.3f} of the picks differ; of ours {1 - len(np.intersect1d(picks, ours)) / budget:.3f}", flush=True
                 )  # fmt: skip
 

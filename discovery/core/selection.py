@@ -68,6 +68,12 @@ class Candidates:
             self._wider[k] = neighbours_of(self.vectors, k, threads=self.threads)
         return self._wider[k]
 
+    @property
+    def graph_recall(self) -> float | None:
+        """Share of the true neighbours that the graphs have which were made so far; None before the first."""
+        made = [*self._wider.values(), *([self.neighbours] if "neighbours" in self.__dict__ else [])]
+        return min((graph.recall for graph in made), default=None)
+
     @cached_property
     def lattice(self) -> NDArray[np.float32]:
         """The vectors, rounded so that their products are exact."""

@@ -184,10 +184,9 @@ def _quotas(pool: Pool, rows: NDArray[np.int64]) -> list[Quota]:
 
 
 def _result(name: str, how: Select, candidates: Candidates, free: int, wanted: int | None, found: Selection) -> PartResult:
-    graph = candidates.__dict__.get("neighbours")
     return PartResult(
         name, how.method, free, wanted, len(found.indices), _finite(found.objective), _finite(found.optimality_bound),
-        graph.recall if graph is not None else None,
+        candidates.graph_recall,
     )  # fmt: skip
 
 
