@@ -42,6 +42,7 @@ from discovery.core.selection import UNIT, Candidates, select, weights
 
 DIM, ROWS_A_CLUSTER, ROWS_A_PART = 384, 25, 30
 COPIES, JUNK, SAME = 0.20, 0.03, 0.93  # cosine above which rows are near-duplicates: parts have .86, copies .97
+PEER_S = 600  # after which a peer is given up
 METHODS = ("random", "cluster_balanced", "typical", "k_center", "facility_location")
 
 
@@ -185,7 +186,12 @@ def peers(rows: int, budget: int, threads: int, seed: int, python: str) -> None:
         for peer in ("apricot", "submodlib"):
             answers = []
             for name in ("first", "second"):
-                done = subprocess.run([python, str(Path(__file__).with_name("selection_peer.py")), peer, f"{folder}/{name}.npz"], capture_output=True, text=True)
+                command = [python, str(Path(__file__).with_name("selection_peer.py")), peer, f"{folder}/{name}.npz"]
+                try:
+                    done = subprocess.run(command, capture_output=True, text=True, timeout=PEER_S)
+                except subprocess.TimeoutExpired:
+                    print(f"{peer:10} not done after {PEER_S} s", flush=True)
+                    break
                 if done.returncode:
                     print(f"{peer:10} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}", flush=True)
                     break
