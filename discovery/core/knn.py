@@ -68,7 +68,9 @@ def exact_knn(
         best = np.full((stop - start, k), np.iinfo(np.int64).max)
         for low in range(0, r, step):
             part = references[low : low + step] if order is None else references[order[low : low + step]]
-            found = np.clip(1.0 - queries[start:stop] @ part.T, 0.0, 2.0).astype(np.float32)
+            found = np.asarray(queries[start:stop] @ part.T, np.float32)
+            np.subtract(np.float32(1.0), found, out=found)
+            np.clip(found, 0.0, 2.0, out=found)
             if has_own:
                 mine = np.flatnonzero((own[start:stop] >= low) & (own[start:stop] < low + len(part)))
                 found[mine, own[start:stop][mine] - low] = np.inf
@@ -86,16 +88,32 @@ MOST_ROWS = 65536  # references looked at in one block
 def _merged(best: NDArray[np.int64], found: NDArray[np.float32], low: int, k: int) -> NDArray[np.int64]:
     """The k smallest keys of what was best so far and of one block of distances."""
     if found.shape[1] > 8 * k:  # only what is not farther than the k-th of the block can matter; mostly that is about k of thousands
-        edge = np.partition(found, k - 1, axis=1)[:, k - 1 : k]
-        chosen = found <= edge
-        width = int(chosen.sum(axis=1).max())
+        chosen = found <= _edge(found, k)
+        counts = np.count_nonzero(chosen, axis=1)
+        width = int(counts.max())
         if width <= 4 * k:
-            row, column = np.nonzero(chosen)
-            slot = np.arange(len(row)) - np.searchsorted(row, row)
+            places = np.flatnonzero(chosen.ravel())
+            row = np.repeat(np.arange(len(found)), counts)
+            slot = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
             keys = np.full((len(found), width), np.iinfo(np.int64).max)
-            keys[row, slot] = (found[row, column].view(np.int32).astype(np.int64) << 32) | (column + low)
+            keys[row, slot] = (found.ravel()[places].view(np.int32).astype(np.int64) << 32) | (places - row * found.shape[1] + low)
             return np.partition(np.concatenate([best, keys], axis=1), k - 1, axis=1)[:, :k]
     return np.partition(np.concatenate([best, _sortable(found, low)], axis=1), k - 1, axis=1)[:, :k]
+
+
+def _edge(found: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """(n, 1) not below the k-th smallest of each row, and hardly above it: the k-th smallest of the least of every few, which are fewer."""
+    r = found.shape[1]
+    few = min(16, r // (8 * k))  # then about k + k / 16 are not above it
+    if few < 2:
+        return np.partition(found, k - 1, axis=1)[:, k - 1 : k]
+    width = r // few
+    least = np.minimum(found[:, :width], found[:, width : 2 * width])
+    for start in range(2 * width, few * width, width):
+        np.minimum(least, found[:, start : start + width], out=least)
+    if width * few < r:
+        least = np.concatenate([least, found[:, width * few :]], axis=1)
+    return np.partition(least, k - 1, axis=1)[:, k - 1 : k]
 
 
 def _own_places(query_ids: Sequence[str], reference_ids: Sequence[str], order: NDArray[np.int64]) -> NDArray[np.int64]:

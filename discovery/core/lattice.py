@@ -9,6 +9,7 @@ from discovery.errors import InvalidInput
 
 STEPS = 4000  # of a unit length; with the rounding of up to 36,000 dimensions a vector stays shorter than 4,096 steps
 WHOLE = STEPS * STEPS  # similarity of a vector with itself, in whole numbers
+_BLOCK = 16_384
 _ONE = 4096  # steps are stored as fractions of it, a power of two, so that a product is a multiple of 2**-24
 
 
@@ -23,11 +24,14 @@ def on_lattice(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     >>> whole_similarity(rows @ rows.T).tolist()
     [[16000000, 9600000], [9600000, 16000000]]
     """
-    steps = np.rint(vectors.astype(np.float32) * np.float32(STEPS))
-    lengths = np.einsum("ij,ij->i", steps, steps, dtype=np.float64)
-    if len(steps) and not lengths.max() < _ONE * _ONE:
-        raise InvalidInput(f"Expected finite rows of length 1, found one of length {float(np.sqrt(lengths.max())) / STEPS:.4g}.")
-    return np.asarray(steps / np.float32(_ONE), np.float32)
+    rows = np.empty(vectors.shape, np.float32)
+    for start in range(0, len(rows), _BLOCK):  # in blocks, so that it takes no more memory than what it returns
+        steps = np.rint(vectors[start : start + _BLOCK].astype(np.float32, copy=False) * np.float32(STEPS))
+        lengths = np.einsum("ij,ij->i", steps, steps, dtype=np.float64)
+        if not lengths.max() < _ONE * _ONE:
+            raise InvalidInput(f"Expected finite rows of length 1, found one of length {float(np.sqrt(lengths.max())) / STEPS:.4g}.")
+        np.divide(steps, np.float32(_ONE), out=rows[start : start + _BLOCK])
+    return rows
 
 
 def whole_similarity(dots: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from math import fsum, sqrt
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ HOMES = 2  # blocks a row is in: one keeps .65 of the pairs at a cosine of .8 (A
 LARGEST_BLOCK = 16_384  # a block that is larger is cut again
 TRAIN_ROWS = 64  # rows a centre is fitted on
 ROUNDS = 6  # of Lloyd's algorithm
+QUERIES = 4096  # rows that a thread looks up at once
 PROBES = 512  # rows by which the recall of blocks is measured
 _NONE = np.iinfo(np.int64).max
 
@@ -54,12 +57,13 @@ class Covering:
     similarity: NDArray[np.int32]
 
 
-def neighbours_of(vectors: NDArray[np.float32], k: int, exact_rows: int = EXACT_ROWS) -> Neighbours:
+def neighbours_of(vectors: NDArray[np.float32], k: int, exact_rows: int = EXACT_ROWS, threads: int = 1) -> Neighbours:
     """The k nearest other rows of every row by cosine, on the lattice of core.lattice.
 
     vectors: (n, d) unit rows. Up to `exact_rows` rows all pairs are compared. Above, rows are put into the blocks of their two nearest centres
     (k-means, in whole numbers) and compared within them, so that the cost grows with n instead of its square. Both depend on the order of
-    the rows only where equally near ones are many. Memory: 8 k bytes a row, the rows on the lattice, and a block's pairs.
+    the rows only where equally near ones are many; neither depends on the number of threads. Memory: 8 k bytes a row, the rows on the lattice,
+    and a block's pairs a thread.
 
     >>> neighbours_of(np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32), 1).rows.tolist()
     [[1], [0], [1]]
@@ -69,16 +73,21 @@ def neighbours_of(vectors: NDArray[np.float32], k: int, exact_rows: int = EXACT_
     k = min(k, n - 1)
     if k < 1:
         return Neighbours(np.zeros((n, 0), np.int32), np.zeros((n, 0), np.int32), 1.0)
-    if n <= exact_rows:
-        places, distances = exact_knn(rows, rows, k, own=np.arange(n))
-        return Neighbours(places.astype(np.int32), whole_similarity(1.0 - distances).astype(np.int32), 1.0)
-    best = np.full((n, k), _NONE)
-    for block in _blocks(rows, np.arange(n), BLOCK_ROWS):
-        if len(block) < 2:
-            continue
-        part = rows[block]
-        places, distances = exact_knn(part, part, min(k, len(block) - 1), own=np.arange(len(block)))
-        _merge(best, block, (distances.view(np.int32).astype(np.int64) << 32) | block[places])
+    with ThreadPoolExecutor(threads) as pool:
+        if n <= exact_rows:
+            return _of_all(rows, k, pool)
+        best = np.full((n, k), _NONE)
+        lock = Lock()
+
+        def compare(block: NDArray[np.int64]) -> None:
+            part = rows[block]
+            places, distances = exact_knn(part, part, min(k, len(block) - 1), own=np.arange(len(block)))
+            keys = (distances.view(np.int32).astype(np.int64) << 32) | block[places]
+            with lock:  # blocks share rows
+                _merge(best, block, keys)
+
+        for _ in pool.map(compare, (block for block in _blocks(rows, np.arange(n), BLOCK_ROWS, pool) if len(block) > 1)):
+            pass
     found = best != _NONE
     near = np.where(found, (best >> 32).astype(np.int32).view(np.float32), np.float32(1.0))
     columns = np.where(found, best & 0xFFFFFFFF, -1).astype(np.int32)
@@ -120,13 +129,27 @@ def evenly(n: int, count: int) -> NDArray[np.int64]:
     return np.asarray(np.arange(count, dtype=np.int64) * n // max(count, 1), np.int64)
 
 
-def _blocks(rows: NDArray[np.float32], members: NDArray[np.int64], wanted: int) -> Iterator[NDArray[np.int64]]:
+def _of_all(rows: NDArray[np.float32], k: int, pool: ThreadPoolExecutor) -> Neighbours:
+    """By all pairs."""
+
+    def look(start: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        own = np.arange(start, min(start + QUERIES, len(rows)))
+        places, distances = exact_knn(rows[own], rows, k, own=own)
+        return places.astype(np.int32), whole_similarity(1.0 - distances).astype(np.int32)
+
+    found = list(pool.map(look, range(0, len(rows), QUERIES)))
+    return Neighbours(np.concatenate([places for places, _ in found]), np.concatenate([alike for _, alike in found]), 1.0)
+
+
+def _blocks(rows: NDArray[np.float32], members: NDArray[np.int64], wanted: int, pool: ThreadPoolExecutor) -> Iterator[NDArray[np.int64]]:
     """Members, ascending, of each block."""
     n = len(members)
     centres = max(2, HOMES * n // wanted)
     sample = members[evenly(n, TRAIN_ROWS * centres)]
     found = kmeans(rows[sample], centres, evenly(len(sample), centres))
-    homes = np.concatenate([nearest_centres(rows[members[start : start + 65536]], found, HOMES) for start in range(0, n, 65536)])
+    homes = np.concatenate(
+        list(pool.map(lambda start: nearest_centres(rows[members[start : start + QUERIES]], found, HOMES).astype(np.int32), range(0, n, QUERIES)))
+    )
     owners = np.repeat(members, homes.shape[1])
     order = np.argsort(homes.ravel(), kind="stable")
     bounds = np.searchsorted(homes.ravel()[order], np.arange(len(found) + 1))
@@ -137,7 +160,7 @@ def _blocks(rows: NDArray[np.float32], members: NDArray[np.int64], wanted: int) 
         elif len(block) > n * 0.9:  # all alike: there is nothing by which to cut
             yield from (block[start : start + LARGEST_BLOCK] for start in range(0, len(block), LARGEST_BLOCK))
         else:
-            yield from _blocks(rows, block, wanted)
+            yield from _blocks(rows, block, wanted, pool)
 
 
 def _merge(best: NDArray[np.int64], block: NDArray[np.int64], keys: NDArray[np.int64]) -> None:
@@ -157,20 +180,14 @@ def _recall(rows: NDArray[np.float32], near: NDArray[np.float32], found: NDArray
 
 
 def _symmetric(neighbours: Neighbours) -> Covering:
-    n, k = neighbours.rows.shape
-    own = np.arange(n, dtype=np.int64)
-    source = np.repeat(own, k)
-    target = neighbours.rows.ravel().astype(np.int64)
-    value = neighbours.similarity.ravel()
-    keep = (target >= 0) & (value > 0)
-    source, target, value = source[keep], target[keep], value[keep]
-    forth, back = source * n + target, target * n + source
-    place = np.searchsorted(np.sort(forth), back)  # a pair that both rows name is entered once
-    ordered = np.sort(forth)
-    mutual = (place < len(ordered)) & (ordered[np.minimum(place, len(ordered) - 1)] == back) if len(ordered) else np.zeros(0, bool)
-    keys = np.concatenate([forth, back[~mutual], own * n + own])
-    values = np.concatenate([value, value[~mutual], np.full(n, WHOLE, np.int32)])
-    order = np.argsort(keys)
-    keys = keys[order]
-    starts = np.searchsorted(keys, np.arange(n + 1, dtype=np.int64) * n)
-    return Covering(starts, (keys % n).astype(np.int32), values[order].astype(np.int32))
+    from scipy.sparse import csr_array
+
+    n = len(neighbours.rows)
+    keep = (neighbours.rows >= 0) & (neighbours.similarity > 0)
+    starts = np.concatenate([[0], np.cumsum(keep.sum(axis=1) + 1)])
+    columns = np.concatenate([np.where(keep, neighbours.rows, -1), np.arange(n, dtype=np.int32)[:, None]], axis=1)
+    values = np.concatenate([neighbours.similarity, np.full((n, 1), WHOLE, np.int32)], axis=1)
+    named = csr_array((values[columns >= 0], columns[columns >= 0], starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)), shape=(n, n))
+    naming = named.T.tocsr()  # ordered by column, in time that grows with the pairs
+    both = naming.T.tocsr().maximum(naming)  # a pair that both rows name has one similarity, since it is exact
+    return Covering(both.indptr.astype(np.int64), both.indices.astype(np.int32, copy=False), both.data)

@@ -7,10 +7,11 @@ are whole numbers (core.lattice), and ties go to the smaller asset id.
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import heappop, heappush, heapreplace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,15 @@ from discovery.core.quotas import NO_LIMIT, Allowance, Limits, Quota
 from discovery.errors import InvalidInput
 
 GRAPH_NEIGHBOURS = 32  # of the sparse similarity graph; what is farther contributes nothing to coverage
+MOST_NEIGHBOURS = 256  # where the budget is small
+MOST_ENTRIES = 1 << 26  # neighbours of all candidates together, 8 bytes each, and thrice that in the symmetric graph
+LONELY_NEIGHBOURS = 10  # by which a candidate's weight is told
+UNIT = 256  # weight of the median candidate
+LEAST_WEIGHT, MOST_WEIGHT = UNIT // 16, 4 * UNIT
 TRIMMED_SHARE = 0.05  # k-center without its 5 % of lowest density: junk picked falls from .75 to 0 (ALGORITHMS section 6)
 MOST_CLUSTERS = 500  # of `typical`, as Hacohen et al. have it
 CHECKPOINTS = 8  # sizes at which the optimum is bounded; the least bound counts
-BATCH = 32  # old gains that are computed again at once
+BLOCK = 1 << 16  # rows whose first gains are summed at once
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Candidates:
     """What can be chosen: n ids, (n, d) unit vectors, novelty (n,) with NaN for unknown, and which are members already.
 
     preselected: (n,) they cover, count for quotas, and are not among the picks. size_bytes: (n,) int64, for a budget in bytes. strata: (n,) the
-    column that `stratified` draws by.
+    column that `stratified` draws by. threads: that look for neighbours; what is picked does not depend on them.
     """
 
     asset_ids: Sequence[str]
@@ -41,6 +47,8 @@ class Candidates:
     preselected: NDArray[np.bool_]
     size_bytes: NDArray[np.int64] | None = None
     strata: NDArray[np.object_] | None = None
+    threads: int = 1
+    _wider: dict[int, Neighbours] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.asset_ids)
@@ -48,7 +56,23 @@ class Candidates:
     @cached_property
     def neighbours(self) -> Neighbours:
         """The 32 nearest of each."""
-        return neighbours_of(self.vectors, GRAPH_NEIGHBOURS)
+        return neighbours_of(self.vectors, GRAPH_NEIGHBOURS, threads=self.threads)
+
+    def neighbours_for(self, budget: int) -> Neighbours:
+        """Those nearest ones of each that coverage is counted on: twice as many as a member stands for on average; at least 32, and no more than memory allows."""
+        k = min(MOST_NEIGHBOURS, 2 * len(self) // max(budget, 1), MOST_ENTRIES // max(len(self), 1))
+        if k <= GRAPH_NEIGHBOURS:
+            return self.neighbours
+        if k not in self._wider:
+            self._wider.clear()
+            self._wider[k] = neighbours_of(self.vectors, k, threads=self.threads)
+        return self._wider[k]
+
+    @property
+    def graph_recall(self) -> float | None:
+        """Share of the true neighbours that the graphs have which were made so far; None before the first."""
+        made = [*self._wider.values(), *([self.neighbours] if "neighbours" in self.__dict__ else [])]
+        return min((graph.recall for graph in made), default=None)
 
     @cached_property
     def lattice(self) -> NDArray[np.float32]:
@@ -59,7 +83,7 @@ class Candidates:
         """Some of them, in this order."""
         return Candidates(
             [self.asset_ids[row] for row in rows], self.vectors[rows], self.novelty[rows], self.preselected[rows],
-            None if self.size_bytes is None else self.size_bytes[rows], None if self.strata is None else self.strata[rows],
+            None if self.size_bytes is None else self.size_bytes[rows], None if self.strata is None else self.strata[rows], self.threads,
         )  # fmt: skip
 
     def sized(self) -> NDArray[np.int64]:
@@ -103,8 +127,8 @@ def select(
 
     Raises InvalidInput when the minima of quotas cannot be met, with what could be.
     """
-    order = np.argsort(np.asarray(candidates.asset_ids, dtype=np.str_), kind="stable")
-    if (np.diff(order) < 0).any():
+    if any(one > next_ for one, next_ in pairwise(candidates.asset_ids)):
+        order = np.argsort(np.asarray(candidates.asset_ids, dtype=np.str_), kind="stable")
         ordered = [Quota(quota.by, quota.values[order], quota.minimum, quota.maximum) for quota in quotas]
         found = select(method, candidates.take(order), limits, ordered, options)
         left = np.empty(len(order))
@@ -122,28 +146,33 @@ def select(
 
 
 def facility_location(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
-    """Members such that every candidate has a similar member: maximise the sum over candidates of the best similarity to a member.
+    """Members such that every candidate has a similar member: maximise the sum over candidates of weight times the best similarity to a member.
 
-    Similarity is cosine, 0 below 0 and for pairs of which neither is among the 32 nearest of the other. Lazy greedy reaches 1 - 1/e of the
+    Similarity is cosine, 0 below 0 and for pairs of which neither is among the nearest of the other: 32, or twice the candidates a member, at most 256.
+    The weight is the mean distance to the 10 nearest as a multiple of the median candidate's, at most 4: so what is rare counts for more than one of many
+    that are alike; without weights rare categories are hit no more than by chance (benchmarks/results/curation_gain.txt). Greedy reaches 1 - 1/e of the
     optimum, 1/(1 + p) under quotas by p columns, and with a budget in bytes half of 1 - 1/e (the better of greedy by gain and by gain a byte).
     The bound returned is for this very result: f(S) over the least of f(T) + the best that `budget` rows could still add to T, over
     nine T on the way. Sources: Nemhauser et al. 1978; lazy evaluation Minoux 1978; bytes and bound Leskovec et al. 2007, "Cost-effective outbreak detection
     in networks".
     """
-    covering = candidates.neighbours.covering
+    neighbours = candidates.neighbours_for(allowed.left)
+    weight = weights(neighbours)
     best: Selection | None = None
     by_cost = (False, True) if allowed.bytes_left < NO_LIMIT else (False,)
     limits = Limits(allowed.left, allowed.bytes_left)
     for is_by_cost in by_cost:
         fresh = Allowance(len(candidates), candidates.preselected, limits, allowed.quotas, candidates.size_bytes)
-        cover = _Cover(covering, candidates.preselected)
+        cover = _Cover(neighbours.covering, weight, candidates.preselected)
         bound = _Bound(cover, limits, fresh, candidates)
-        picks, gains = _lazy_greedy(cover, fresh, candidates.sized() if is_by_cost else None, bound)
+        picks, gains = _greedy(cover, fresh, candidates.sized() if is_by_cost else None, bound)
         bound.look(cover)
         reached = int(cover.covered.sum())
-        left = np.where(fresh.taken, 0, cover.all_gains())
+        left = np.where(fresh.taken, 0, cover.gains)
         ratio = reached / bound.optimum if bound.optimum > 0 else 1.0
-        found = Selection(np.array(picks, np.int64), cosine(np.array(gains, np.int64)), float(cosine(reached)), min(ratio, 1.0), _none(), cosine(left))
+        found = Selection(
+            np.array(picks, np.int64), cosine(np.array(gains, np.int64)) / UNIT, float(cosine(reached)) / UNIT, min(ratio, 1.0), _none(), cosine(left) / UNIT
+        )  # fmt: skip
         if best is None or found.objective > best.objective:
             best = found
     assert best is not None
@@ -249,35 +278,56 @@ SELECTORS: dict[str, Selector] = {
 }
 
 
-class _Cover:
-    """How well each candidate is covered so far, in whole similarities."""
+def weights(neighbours: Neighbours) -> NDArray[np.int64]:
+    """(n,) weight of each candidate in coverage, UNIT for the median one: how far its 10 nearest are, as a multiple of how far the median one's are."""
+    near = neighbours.similarity[:, :LONELY_NEIGHBOURS]
+    far = near.shape[1] * WHOLE - near.sum(axis=1, dtype=np.int64)
+    median = int(np.sort(far)[len(far) // 2]) if len(far) else 0
+    if median <= 0:
+        return np.full(len(far), UNIT, np.int64)
+    return np.asarray(np.clip((UNIT * far + median // 2) // median, LEAST_WEIGHT, MOST_WEIGHT), np.int64)
 
-    def __init__(self, graph: Covering, preselected: NDArray[np.bool_]) -> None:
-        self.graph = graph
-        self.covered = np.zeros(len(graph.starts) - 1, np.int64)
+
+class _Cover:
+    """How well each candidate is covered so far, and what each would add, in whole similarities times weights.
+
+    gains are kept true: a member changes those of its neighbours' neighbours alone, some thousand numbers, whatever the number of candidates.
+    """
+
+    def __init__(self, graph: Covering, weight: NDArray[np.int64], preselected: NDArray[np.bool_]) -> None:
+        self.graph, self.weight = graph, weight
+        self.covered = np.zeros(len(weight), np.int64)
         for row in np.flatnonzero(preselected).tolist():
-            self.take(row)
+            part = slice(graph.starts[row], graph.starts[row + 1])
+            columns = graph.columns[part]
+            self.covered[columns] = np.maximum(self.covered[columns], graph.similarity[part] * weight[columns])
+        self.gains = np.zeros(len(weight), np.int64)
+        for start in range(0, len(weight), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(weight)))
+            places, firsts, _ = self._of(rows)
+            columns = graph.columns[places]
+            added = np.maximum(graph.similarity[places] * weight[columns] - self.covered[columns], 0)
+            self.gains[rows] = np.add.reduceat(added, firsts)  # no row is empty: each is like itself
 
     def take(self, row: int) -> None:
         """Let a row cover what is like it."""
         part = slice(self.graph.starts[row], self.graph.starts[row + 1])
         columns = self.graph.columns[part]
-        self.covered[columns] = np.maximum(self.covered[columns], self.graph.similarity[part])
+        alike = self.graph.similarity[part] * self.weight[columns]
+        is_better = alike > self.covered[columns]
+        rows, now = columns[is_better], alike[is_better]
+        places, _, sizes = self._of(rows)
+        old, new = np.repeat(self.covered[rows], sizes), np.repeat(now, sizes)
+        lost = np.clip(self.graph.similarity[places] * np.repeat(self.weight[rows], sizes), old, new) - old  # of max(similarity - covered, 0), when covered rises
+        np.subtract.at(self.gains, self.graph.columns[places].astype(np.intp), lost)
+        self.covered[rows] = now
 
-    def gains(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(len(rows),) what each would add."""
-        starts, stops = self.graph.starts[rows], self.graph.starts[rows + 1]
-        sizes = stops - starts
+    def _of(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(places, firsts, sizes): where the entries of these rows are, where each row's begin among them, and how many they are."""
+        starts = self.graph.starts[rows]
+        sizes = self.graph.starts[rows + 1] - starts
         firsts = np.cumsum(sizes) - sizes
-        places = np.arange(int(sizes.sum())) + np.repeat(starts - firsts, sizes)
-        added = np.maximum(self.graph.similarity[places] - self.covered[self.graph.columns[places]], 0)
-        return np.asarray(np.add.reduceat(added, firsts), np.int64)  # no row is empty: each is like itself
-
-    def all_gains(self, block: int = 1 << 16) -> NDArray[np.int64]:
-        """(n,) what each row would add."""
-        n = len(self.covered)
-        parts = [self.gains(np.arange(start, min(start + block, n))) for start in range(0, n, block)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        return np.arange(int(sizes.sum())) + np.repeat(starts - firsts, sizes), firsts, sizes
 
 
 class _Bound:
@@ -289,12 +339,12 @@ class _Bound:
         self.is_free = ~candidates.preselected
         self.codes = list(allowed.codes)
         self.room = [np.maximum(most - counts, 0) for most, counts in zip(allowed.most, allowed.counts, strict=True)]
-        self.optimum = WHOLE * len(cover.covered)  # no candidate is covered by more than itself
+        self.optimum = WHOLE * int(cover.weight.sum())  # no candidate is covered by more than itself
         self.look(cover)
 
     def look(self, cover: _Cover) -> None:
         """Bound the optimum from what is covered now."""
-        gains = np.where(self.is_free, cover.all_gains(), 0)
+        gains = np.where(self.is_free, cover.gains, 0)
         reached = int(cover.covered.sum())
         most = _largest(gains, self.limits.assets)
         if self.sizes is not None:
@@ -323,50 +373,38 @@ def _knapsack(gains: NDArray[np.int64], sizes: NDArray[np.int64], room: int) -> 
     return int(gains[order[:whole]].sum()) + part
 
 
-def _lazy_greedy(cover: _Cover, allowed: Allowance, costs: NDArray[np.int64] | None, bound: _Bound) -> tuple[list[int], list[int]]:
-    """Greedy for a submodular gain, or for gain a byte: an old gain is an upper bound, so only the top of the heap is computed again."""
-    gains = cover.all_gains()
+def _greedy(cover: _Cover, allowed: Allowance, costs: NDArray[np.int64] | None, bound: _Bound) -> tuple[list[int], list[int]]:
+    """Greedy for a submodular gain, or for gain a byte: an old key is an upper bound, so a row is looked at when its key is the highest."""
+    scale = None if costs is None else np.maximum(costs, 1)
     rows = np.flatnonzero(~allowed.taken)
-    key = gains if costs is None else gains / np.maximum(costs, 1)
-    waiting = rows[np.lexsort((rows, -key[rows]))].tolist()  # by first gain; what was computed again is in the heap
-    waiting.reverse()
-    fresh = dict[int, int]()  # of a row in the heap, the number of picks when its gain was computed
+    first = -cover.gains[rows] if scale is None else -(cover.gains[rows] / scale[rows])
+    order = np.lexsort((rows, first))
+    keys, waiting = first[order].tolist(), rows[order].tolist()  # a heap already, as every ascending list; what was looked at goes to `heap`
+    place = 0
     heap: list[tuple[float, int]] = []
     picks: list[int] = []
     taken: list[int] = []
     look = max(1, allowed.left // CHECKPOINTS)
-    scale = None if costs is None else np.maximum(costs, 1)
-    while allowed.left > 0 and (heap or waiting):
-        old: list[int] = []
-        while len(old) < BATCH and (heap or waiting):  # the top, and the old ones that follow it
-            top = (-float(key[waiting[-1]]), waiting[-1]) if waiting else (float("inf"), -1)
-            if heap and heap[0] < top:
-                row = heap[0][1]
-                if fresh[row] == len(picks):
-                    break
-                heapq.heappop(heap)
-            else:
-                row = waiting.pop()
-                if not picks:
-                    heapq.heappush(heap, (-float(key[row]), row))
-                    fresh[row] = 0
-                    break
-            if allowed.has_room(row):
-                old.append(row)
-        if old:
-            now = cover.gains(np.array(old, np.int64))
-            for row, gain in zip(old, now.tolist(), strict=True):
-                gains[row] = gain
-                fresh[row] = len(picks)
-                heapq.heappush(heap, (-(gain if scale is None else gain / int(scale[row])), row))
+    gains = cover.gains
+    while allowed.left > 0 and (heap or place < len(waiting)):
+        if heap and (place == len(waiting) or heap[0] < (keys[place], waiting[place])):
+            key, row = heap[0]
+            is_waiting = False
+        else:
+            key, row = keys[place], waiting[place]
+            place += 1
+            is_waiting = True
+        gain = int(gains[row])
+        now = -gain if scale is None else -(gain / int(scale[row]))
+        if now != key:  # it has shrunk since
+            (heappush if is_waiting else heapreplace)(heap, (now, row))
             continue
-        if not heap:
-            continue
-        row = heapq.heappop(heap)[1]
+        if not is_waiting:
+            heappop(heap)
         if not allowed.has_room(row):
             continue
         picks.append(row)
-        taken.append(int(gains[row]))
+        taken.append(gain)
         cover.take(row)
         allowed.take(row)
         if len(picks) % look == 0:

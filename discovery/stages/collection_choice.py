@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from discovery.adapters.cores import share_of_cores
 from discovery.core.draws import draw
 from discovery.core.knn import exact_knn
 from discovery.core.lattice import WHOLE, cosine_distance, on_lattice
@@ -177,7 +178,7 @@ def _candidates(
     if how.by:
         strata = np.array(["" if value is None else str(value) for value in pool.assets[pool.named(how.by, "select by")].take(rows).to_pylist()], object)
     ids = [asset_id.decode() for asset_id in pool.ids[rows].tolist()]
-    return Candidates(ids, vectors_for(pool.sets, pool.ids[rows], ws), novelty, preselected, size[rows], strata)
+    return Candidates(ids, vectors_for(pool.sets, pool.ids[rows], ws), novelty, preselected, size[rows], strata, share_of_cores())
 
 
 def _quotas(pool: Pool, rows: NDArray[np.int64]) -> list[Quota]:
@@ -193,10 +194,9 @@ def _quotas(pool: Pool, rows: NDArray[np.int64]) -> list[Quota]:
 
 
 def _result(name: str, how: Select, candidates: Candidates, free: int, wanted: int | None, found: Selection) -> PartResult:
-    graph = candidates.__dict__.get("neighbours")
     return PartResult(
         name, how.method, free, wanted, len(found.indices), _finite(found.objective), _finite(found.optimality_bound),
-        graph.recall if graph is not None else None,
+        candidates.graph_recall,
     )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery.core.knn import normalise
+from discovery.core.neighbour_graph import neighbours_of
 from discovery.core.quotas import NO_LIMIT, Limits, Quota
-from discovery.core.selection import SELECTORS, Candidates, Options, select
+from discovery.core.selection import GRAPH_NEIGHBOURS, SELECTORS, UNIT, Candidates, Options, select, weights
 from discovery.errors import InvalidInput
 
 
@@ -26,7 +27,8 @@ def by(values, minimum=None, maximum=None, name="kind") -> Quota:
 
 
 def coverage(candidates: Candidates, rows) -> float:
-    return float(np.maximum(candidates.vectors @ candidates.vectors[list(rows)].T, 0).astype(float).max(axis=1).sum())
+    best = np.maximum(candidates.vectors @ candidates.vectors[list(rows)].T, 0).astype(float).max(axis=1)
+    return float((best * weights(candidates.neighbours)).sum() / UNIT)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -71,12 +73,13 @@ def test_gains_never_grow_and_sum_to_the_objective_and_what_is_left_is_what_a_ro
 def test_lazy_evaluation_picks_what_plain_greedy_picks():
     candidates = make(7, 120)
     found = select("facility_location", candidates, Limits(40))
-    covering = candidates.neighbours.covering
+    covering = candidates.neighbours_for(40).covering
     dense = np.zeros((120, 120), np.int64)
     for row in range(120):
         part = slice(covering.starts[row], covering.starts[row + 1])
         dense[row, covering.columns[part]] = covering.similarity[part]
     assert (dense == dense.T).all()
+    dense *= weights(candidates.neighbours)  # of the column, which is covered
     covered, picks = np.zeros(120, np.int64), []
     for _ in range(40):
         gains = np.maximum(dense - covered, 0).sum(axis=1)
@@ -84,6 +87,41 @@ def test_lazy_evaluation_picks_what_plain_greedy_picks():
         picks.append(int(np.argmax(gains)))
         covered = np.maximum(covered, dense[picks[-1]])
     assert found.indices.tolist() == picks
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    candidates = make(5, 400)
+    for exact_rows in (1_000, 100):  # all pairs; blocks
+        monkeypatch.setattr("discovery.core.neighbour_graph.QUERIES", 64)
+        monkeypatch.setattr("discovery.core.neighbour_graph.BLOCK_ROWS", 100)
+        one, many = (neighbours_of(candidates.vectors, 8, exact_rows, threads) for threads in (1, 5))
+        assert (one.rows == many.rows).all() and (one.similarity == many.similarity).all() and one.recall == many.recall > 0.5
+
+
+def test_a_candidate_weighs_as_much_as_its_neighbours_are_far_at_most_four_times_the_median():
+    # distances to the nearest: 0, 0, 1 - .8, 1 - .8 and 1: the median is .2; no weight is below a sixteenth or above four
+    vectors = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0.8, 0.6, 0], [0, 0, 0, 1]], np.float32)
+    assert (weights(neighbours_of(vectors, 1)) / UNIT).tolist() == [1 / 16, 1 / 16, 1, 1, 4]
+    assert (weights(neighbours_of(vectors[:2], 1)) == UNIT).all()  # all alike
+    assert (weights(neighbours_of(vectors[:1], 1)) == UNIT).all()  # no neighbour at all
+
+
+def test_what_is_lonely_weighs_most_and_is_covered_by_a_few_picks():
+    # two crowds of 40 and three lonely ones, whose ten nearest are mostly of the crowds
+    rng = np.random.default_rng(0)
+    centres = np.eye(3)[np.repeat([0, 1, 2], [40, 40, 3])]
+    vectors = normalise((centres + rng.normal(scale=0.05, size=centres.shape)).astype(np.float32))
+    candidates = Candidates([f"{i:02}" for i in range(83)], vectors, np.zeros(83), np.zeros(83, bool))
+    weight = weights(candidates.neighbours)
+    assert weight[80:].min() == 4 * UNIT and np.median(weight[:80]) <= UNIT
+    assert 2 in np.argmax(vectors[select("facility_location", candidates, Limits(3)).indices], axis=1)
+
+
+def test_few_members_of_many_are_chosen_on_a_wider_graph():
+    candidates = make(6, 300)
+    assert candidates.neighbours_for(150).rows.shape[1] == GRAPH_NEIGHBOURS
+    assert candidates.neighbours_for(10).rows.shape[1] == 60  # 2 * 300 / 10
+    assert candidates.neighbours_for(1).rows.shape[1] == 256
 
 
 def test_two_clusters_get_one_member_each():
