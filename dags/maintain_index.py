@@ -1,4 +1,4 @@
-"""Weekly care of the index: merge segments, measure recall again, sweep."""
+"""Weekly care of the index: merge segments, measure recall again, sweep; and deliver what MLflow did not take."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PARAMS = {"compact": Param(False, type="boolean", title="Compact now", descripti
     params=PARAMS,
     default_args=TASK_DEFAULTS,
     tags=TAGS,
-    doc_md="Merges the segments of the index when there are many, measures recall against exact search and fails under the target, and removes files that no record names.",
+    doc_md="Merges the segments of the index when there are many, measures recall against exact search and fails under the target, and removes files that no record names. Delivers to MLflow what it did not take before.",
 )
 def maintain_index() -> None:
-    """Maintain → audit → sweep."""
+    """Maintain → audit → sweep, and beside them what waits to be published."""
 
     @task
     def maintain(params=None):
@@ -36,7 +36,12 @@ def maintain_index() -> None:
     def sweep():
         return tasks.sweep()
 
+    @task
+    def publish_pending():
+        return tasks.publish_pending()
+
     maintain() >> audit() >> sweep()
+    publish_pending()
 
 
 maintain_index()

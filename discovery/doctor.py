@@ -29,7 +29,7 @@ def diagnose(config: Config) -> list[Check]:
     """Every check, in the order of a run; none raises."""
     tries: dict[str, Callable[[Config], str]] = {
         "python": _python, "packages": _packages, "root": _root, "catalog": _catalog, "encoder": _encoder, "dask": _dask,
-        "mlflow": _mlflow,
+        "mlflow": _mlflow, "publications": _publications,
     }  # fmt: skip
     checks = []
     for name, attempt in tries.items():
@@ -85,6 +85,18 @@ def _catalog(config: Config) -> str:
     finally:
         catalog.close()
     return f"{make_url(config.catalog_url).render_as_string(hide_password=True)}, {len(heads)} index(es)"
+
+
+def _publications(config: Config) -> str:
+    from discovery.publish import pending_versions
+    from discovery.workspace import open_workspace
+
+    with open_workspace(config, map_shards=map) as ws:
+        versions, waiting = ws.catalog.versions(), pending_versions(ws)
+    if waiting:
+        names = ", ".join(f"{row.name}@{row.number}" for row in waiting[:5]) + (" …" if len(waiting) > 5 else "")
+        raise DiscoveryError(f"{len(waiting)} of {len(versions)} versions wait to be published: {names}. Run `discovery publish`.")
+    return f"MLflow shows all {len(versions)} versions"
 
 
 def _encoder(config: Config) -> str:

@@ -70,9 +70,10 @@ def run_pipeline(
     version = timed("curate", lambda: curate(spec, ws)) if spec is not None else None
     collection = timed("check_collection", lambda: check_collection(version, ws)) if version is not None else None
     started = time.perf_counter()
-    result.mlflow_run_id = publish_run(result.records, ws, tags)
     if version is not None and collection is not None:
         result.published = publish_collection_report(version, collection, ws, tags)
+    result.mlflow_run_id = publish_run(result.records, ws, tags)
+    if result.published is not None and collection is not None:
         require_collection(result.published, collection)
     result.seconds["publish"] = round(time.perf_counter() - started, 3)
     return result

@@ -3,85 +3,325 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+from discovery.adapters.catalog import VersionRow
 from discovery.adapters.journal import Topic
-from discovery.adapters.mlflow_tracking import DatasetInfo, RunContent, add_to_run, members_csv, publish_content, run_url
-from discovery.addressing import content_id
-from discovery.errors import CorruptArtifact, StorageFull, TrackingError
-from discovery.gallery import Tile, gallery_html
-from discovery.stages.versions import find_version
-from discovery.types import (
-    CollectionReport,
-    DatasetVersion,
-    DriftReport,
-    DuplicateReport,
-    EmbeddingSet,
-    IndexSnapshot,
-    Manifest,
-    NoveltyReport,
-    QualityReport,
-    Record,
+from discovery.adapters.mlflow_registry import (
+    ModelContent,
+    describe_version,
+    is_shown,
+    link_models,
+    model_link,
+    model_metrics,
+    point_aliases,
+    run_link,
+    settled_model,
+    settled_version,
+    version_link,
+    version_url,
 )
+from discovery.adapters.mlflow_tracking import (
+    DESCRIPTION_TAG,
+    DatasetInfo,
+    RunContent,
+    Settle,
+    add_to_run,
+    connected,
+    describe_run,
+    experiment,
+    members_csv,
+    publish_content,
+    retried,
+    settled_run,
+)
+from discovery.addressing import content_id
+from discovery.core.standing import Standing, promoted
+from discovery.drawings import Box, Member, lineage_png, sheet_png
+from discovery.errors import DiscoveryError, StorageFull, TrackingError
+from discovery.gallery import Tile, gallery_html
+from discovery.stage_runs import REPORT_FILES, Ancestry, ancestry, milliseconds, recall_metrics, stage_metrics, stage_run
+from discovery.stages.lineage import in_words
+from discovery.stages.versions import find_version, move, parent_of, row_of, standing_of
+from discovery.types import CollectionReport, DatasetVersion, DriftReport, Manifest, QualityReport, Record
+from discovery.version_page import Count, Linked, VersionPage, escape, version_markdown
 from discovery.workspace import Workspace
 
+FORMAT = "1"  # of what is shown of a version; another one, and every version is published anew, in the run it has
+REGISTERED = "dataset."  # before the name of a collection in MLflow's registry
+MODEL_NAME = re.compile(r"[^A-Za-z0-9_-]+")  # what is not in the name of a LoggedModel
+LINEAGE_PNG, SHEET_PNG = "lineage.png", "members.png"
+SHEET_PICTURES, BATCHES_DRAWN = 49, 4
 GALLERY_LIMIT = 300  # pictures in a gallery; about 10 kB each
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A version with its number and the page where it is shown."""
+    """A version with its number, its MLflow run and the page where it is shown, which is that of MLflow's registry."""
 
     name: str
     number: int
     digest: str
     mlflow_run_id: str
     url: str
+    mlflow_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A version that could not be published, and why; the others were."""
+
+    name: str
+    number: int
+    error: str
 
 
 def publish_version(version: DatasetVersion, ws: Workspace, tags: Mapping[str, str] | None = None) -> Published:
-    """Show a version in MLflow, in the experiment of its collection; a version that is there is returned.
+    """Show a version in MLflow, in the experiment of its collection and in the registry; a version that is there is returned.
 
-    tags: added to the run, such as who triggered it. Raises TrackingError, after which the same call publishes it later.
+    Whatever waits to be published goes first. tags: added to the run, such as who triggered it. Raises TrackingError, after which the
+    version waits: the next publication of anything, or `publish_pending`, delivers it.
     """
     row = ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
-    lineage = _lineage(version, ws)
-    content = RunContent(
+    publish_pending(ws, but=row)
+    return _deliver(version, ws.catalog.get_version(row.name, row.number), ws, tags or {})
+
+
+def publish_collection_report(version: DatasetVersion, report: CollectionReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> Published:
+    """Show a version in MLflow, its run with the report, its verdict and its numbers. Raises TrackingError, as `publish_version` does.
+
+    A candidate that passed becomes the collection's current version, whether MLflow answers or not.
+    """
+    row = ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
+    if report.passed:
+        move(version.name, lambda state: promoted(state, row.number) if state.candidate == row.number else state, f"{row.number} passed its check", "check", ws)
+    return publish_version(version, ws, tags)
+
+
+def publish_pending(
+    ws: Workspace, name: str | None = None, but: VersionRow | None = None, *, look_again: bool = False
+) -> tuple[list[Published], list[Failure]]:
+    """Deliver what MLflow does not show yet, of one collection or of all, each collection's versions in their order.
+
+    but: a version that is left out. look_again: also at what was delivered, since MLflow may have lost it. A version that is damaged is told, and does not keep the others from being delivered. Raises TrackingError when
+    MLflow does not answer.
+    """
+    done: list[Published] = []
+    failed: list[Failure] = []
+    every = sorted(ws.catalog.versions(name), key=lambda row: (row.name, row.number))
+    for row in every if look_again else pending_versions(ws, name):
+        if but is not None and (row.name, row.number) == (but.name, but.number):
+            continue
+        try:
+            version = find_version(f"{row.name}@{row.number}", ws)
+            done.append(_deliver(version, row, ws, {}))
+        except (TrackingError, StorageFull):
+            raise
+        except DiscoveryError as error:
+            ws.report(f"publish: {row.name}@{row.number}: {error}")
+            failed.append(Failure(row.name, row.number, str(error)))
+    return done, failed
+
+
+def pending_versions(ws: Workspace, name: str | None = None) -> list[VersionRow]:
+    """Versions of which MLflow does not show all that is so: not yet published, checked since, or with other aliases. Oldest first."""
+    rows = ws.catalog.versions(name)
+    reports = _reports(ws)
+    standings = {collection: standing_of(collection, ws) for collection in {row.name for row in rows}}
+    waiting = [row for row in rows if (row.shown or "") != _wanted(row, reports.get(row.version_id, []), standings[row.name])]
+    return sorted(waiting, key=lambda row: (row.name, row.number))
+
+
+def _reports(ws: Workspace) -> dict[str, list[CollectionReport]]:
+    """The collection reports of every version, newest first."""
+    found: dict[str, list[CollectionReport]] = {}
+    for report in ws.catalog.records(CollectionReport.stage):
+        if isinstance(report, CollectionReport):
+            found.setdefault(report.version_id, []).append(report)
+    return found
+
+
+def _wanted(row: VersionRow, reports: Sequence[CollectionReport], standing: Standing) -> str:
+    """A name for what MLflow should show of a version now; when it shows another, the version waits to be published."""
+    yank = standing.yanked.get(row.number)
+    said = [yank.reason, yank.by, yank.at] if yank else None
+    return f"{FORMAT}-{content_id([[report.id for report in reports], said, sorted(standing.of(row.number))])[:24]}"
+
+
+def _deliver(version: DatasetVersion, row: VersionRow, ws: Workspace, tags: Mapping[str, str]) -> Published:
+    """Make MLflow show a version as it is now; every step may be repeated, so that a kill at any of them costs nothing."""
+    standing = standing_of(row.name, ws)
+    reports = _reports(ws).get(version.id, [])
+    wanted = _wanted(row, reports, standing)
+    registered = f"{REGISTERED}{row.name}"
+    publisher = uuid.uuid4().hex
+    parent = parent_of(version, ws)
+    parent_row = row_of(parent, ws) if parent else None
+    with connected(ws.config.tracking_uri, _artifact_root(ws)) as client:
+        if row.shown == wanted and is_shown(client, row.mlflow_run_id or "", registered, row.mlflow_version or ""):
+            return Published(row.name, row.number, row.digest, row.mlflow_run_id or "", row.mlflow_url or "", row.mlflow_version or "")
+        ws.report(f"publish: {row.name}@{row.number}")
+        if parent is not None and parent_row is not None and not parent_row.mlflow_version:  # of another collection: its page is linked
+            _deliver(parent, parent_row, ws, {})
+            parent_row = row_of(parent, ws)
+        made_from = ancestry(version, ws)
+        content = _version_content(version, row, made_from, parent_row, ws, tags)
+
+        def show() -> tuple[str, str]:
+            pages = _show_runs(client, content, version, row, made_from, reports, ws)
+            number = settled_version(
+                client, registered, row.digest, pages.models["dataset"], pages.run_id,
+                {"discovery.number": str(row.number), "discovery.version_id": version.id, "discovery.collection": row.name},
+                _settle(f"registered/{row.name}/{row.digest}", ws), about=_about(row.name),
+                is_first=lambda: ws.store.journal.claim(Topic.SHOWN, f"first/{row.name}/{row.digest}", 1, {"publisher": publisher})["publisher"] == publisher,
+            )  # fmt: skip
+            yank = standing.yanked.get(row.number)
+            text = version_markdown(_page(version, row, number, made_from, parent, parent_row, reports, pages, standing, ws))
+            marks = {"discovery.yanked": f"{yank.reason} ({yank.by}, {yank.at})"} if yank else {}
+            verdict = {"discovery.check": "passed" if reports[0].passed else "failed"} if reports else {}
+            describe_run(client, pages.run_id, text)
+            describe_version(client, registered, number, text, {**marks, **verdict}, () if yank else ("discovery.yanked",))
+            point_aliases(client, registered, number, standing.of(row.number))
+            return pages.run_id, number
+
+        run_id, number = retried(show)  # two publishers of one version at once get in each other's way: UNIQUE constraint
+    url = version_url(_public_url(ws), registered, number)
+    ws.catalog.set_version_run(row.name, row.number, run_id, url, number, wanted)
+    return Published(row.name, row.number, row.digest, run_id, url, number)
+
+
+def _show_runs(
+    client: Any, content: RunContent, version: DatasetVersion, row: VersionRow, made_from: Ancestry, reports: Sequence[CollectionReport], ws: Workspace
+) -> Pages:  # fmt: skip
+    """A version's run, the runs below it and the models; where all of them are."""
+    root = _artifact_root(ws)
+    pages = Pages(
+        experiment_id=experiment(client, row.name, ws.config.tracking_uri, root),
+        shared_id=experiment(client, ws.config.mlflow.experiment, ws.config.tracking_uri, root),
+    )
+
+    def finish(run_id: str) -> None:
+        pages.run_id = run_id
+        _show_stages(client, pages, version, made_from, reports, ws)
+        _show_models(client, pages, version, row, made_from, ws)
+
+    run_id = settled_run(client, pages.experiment_id, content, _settle(f"{row.name}/{row.digest}", ws), finish=finish)
+    if not pages.run_id:  # it is there: its parts are looked up, and what came since is added
+        finish(run_id)
+    if reports:
+        _show_verdict(client, run_id, reports[0], ws)
+    return pages
+
+
+@dataclass
+class Pages:
+    """Where MLflow shows the parts of a version: ids of runs by record, and of models by kind."""
+
+    experiment_id: str
+    shared_id: str
+    run_id: str = ""
+    runs: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+
+    def of(self, record: Record | None) -> str:
+        """A link to the report of a record where it has one, else to its run; empty when it is not shown."""
+        if record is None or record.id not in self.runs:
+            return ""
+        return run_link(self.experiment_id, self.runs[record.id], REPORT_FILES.get(record.stage, ""))
+
+
+def _version_content(
+    version: DatasetVersion, row: VersionRow, made_from: Ancestry, parent_row: VersionRow | None, ws: Workspace, tags: Mapping[str, str]
+) -> RunContent:  # fmt: skip
+    spec = json.loads(version.spec)
+    ids = {"index": version.snapshot_id, "encoder": version.encoder_id, "duplicates": made_from.snapshot.duplicates_id}
+    ids |= {f"manifest_{number}": manifest.id for number, manifest in enumerate(made_from.manifests)}
+    ids |= {f"quality_{number}": report.id for number, report in enumerate(made_from.quality)}
+    ids |= {f"novelty_{number}": report.id for number, report in enumerate(made_from.novelty)}
+    if parent_row is not None:
+        ids |= {"parent": parent_row.version_id, "parent_run": parent_row.mlflow_run_id or "", "parent_version": f"{parent_row.name}@{parent_row.number}"}
+    return RunContent(
         experiment=version.name,
         name=f"{row.name}@{row.number}",
         digest=version.digest,
         tags={
-            **(tags or {}),
+            **tags,
             "discovery.kind": "dataset_version",
             "discovery.name": row.name,
             "discovery.number": str(row.number),
             "discovery.version_id": version.id,
-            **{f"discovery.{name}_id": record_id for name, record_id in lineage.items()},
+            **{f"discovery.{name}{'' if name in ('parent_run', 'parent_version') else '_id'}": value for name, value in ids.items() if value},
         },
-        params={"budget": str(json.loads(version.spec)["budget"]), "select": json.loads(version.spec)["select"]["method"]},
-        metrics=_version_metrics(version, ws),
-        description=_version_description(version, row.number, lineage, ws),
-        datasets=_version_datasets(version, row.number, ws),
+        params={"budget": str(spec["budget"]), "select": spec["select"]["method"]},
+        metrics=_version_metrics(version, made_from),
+        description=f"{row.name}@{row.number} is being published.",
+        datasets=_version_datasets(version, made_from, ws),
         texts={
             "gallery.html": _gallery(version, row.number, ws),
-            "spec.json": json.dumps(json.loads(version.spec), indent=2),
+            "spec.json": json.dumps(spec, indent=2),
             "members.csv": members_csv(ws.store.read_table(version)),
-            **_quality_reports(version, ws),
+            **{f"quality/{report.id[:12]}.html": ws.store.read_file(report, "report").decode() for report in made_from.quality},
         },
-        binaries={"members.parquet": ws.store.read_file(version, "table")},
+        binaries={
+            "members.parquet": ws.store.read_file(version, "table"),
+            LINEAGE_PNG: _lineage_picture(version, row, made_from, parent_row),
+            SHEET_PNG: _sheet(version, ws),
+        },
+        made_ms=milliseconds(version.created_at),
+        format=FORMAT,
     )
-    run_id, experiment_id = _publish(content, ws)
-    url = run_url(_public_url(ws), experiment_id, run_id)
-    ws.catalog.set_version_run(row.name, row.number, run_id, url)
-    return Published(row.name, row.number, row.digest, run_id, url)
 
 
-def publish_collection_report(version: DatasetVersion, report: CollectionReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> Published:
-    """Show a version in MLflow, its run with the report, its verdict and its numbers. Raises TrackingError, as `publish_version` does."""
-    published = publish_version(version, ws, tags)
+def _show_stages(client: Any, pages: Pages, version: DatasetVersion, made_from: Ancestry, reports: Sequence[CollectionReport], ws: Workspace) -> None:
+    """A run below the version's for every record that it was made from, and for its reports."""
+    for record in (*made_from.records(), version, *reports):
+        content = stage_run(record, pages.run_id, version.name, ws)
+        settle = _settle(f"{version.name}/{content.digest}", ws)
+        pages.runs[record.id] = settled_run(client, pages.experiment_id, content, settle, parent_run_id=pages.run_id)
+
+
+def _show_models(client: Any, pages: Pages, version: DatasetVersion, row: VersionRow, made_from: Ancestry, ws: Workspace) -> None:
+    """Pages of the encoder and the index, shared by all versions that were made with them, and of the version itself."""
+    snapshot = made_from.snapshot
+    encoder = f"Encoder **{escape(version.encoder_id)}**, {snapshot.dim} dimensions. The runs listed below embedded pictures with it."
+    indexed = f"**{escape(in_words(snapshot))}**: index `{snapshot.id}`, of vectors by {escape(snapshot.encoder_id)}. The versions listed below were chosen over it."
+    dataset = f"**{escape(row.name)}@{row.number}**, digest `{row.digest}`: {escape(in_words(version))}. Its page is that of the registered version."
+    contents = {
+        "encoder": ModelContent(
+            f"encoder-{MODEL_NAME.sub('-', version.encoder_id)}", "encoder", f"encoder:{version.encoder_id}", {"discovery.encoder_id": version.encoder_id, DESCRIPTION_TAG: encoder},
+            {"encoder_id": version.encoder_id, "dim": str(snapshot.dim)},
+        ),
+        "index": ModelContent(
+            f"index-{snapshot.id[:12]}", "index", f"index:{snapshot.id}",
+            {"discovery.index_id": snapshot.id, "discovery.encoder_id": snapshot.encoder_id, DESCRIPTION_TAG: indexed},
+            {"index_id": snapshot.id, "elements": str(snapshot.elements), "segments": str(len(snapshot.segments)), "ef_search": str(snapshot.ef_search)},
+        ),
+        "dataset": ModelContent(
+            f"{MODEL_NAME.sub('-', row.name)}-{row.number}", "dataset", f"dataset:{row.name}:{row.digest}:{pages.run_id}",
+            {"discovery.digest": row.digest, "discovery.number": str(row.number), "discovery.version_id": version.id, DESCRIPTION_TAG: dataset},
+            {"digest": row.digest, "number": str(row.number), "spec": version.spec}, pages.run_id,
+        ),
+    }  # fmt: skip
+    for kind, content in contents.items():
+        at = pages.experiment_id if kind == "dataset" else pages.shared_id
+        pages.models[kind] = settled_model(client, at, content, _settle(f"model/{at}/{content.identity}", ws))
+    link_models(client, pages.run_id, inputs=(pages.models["encoder"], pages.models["index"]), outputs=(pages.models["dataset"],))
+    for embedded in made_from.embeddings:  # so that the encoder's page lists all that was made with it
+        model_metrics(client, pages.runs[embedded.id], pages.models["encoder"], {"embedded_assets": float(embedded.assets)}, milliseconds(embedded.created_at))
+    model_metrics(client, pages.runs[snapshot.id], pages.models["index"], {"recall_at_10": snapshot.recall_at_10}, milliseconds(snapshot.created_at))
+    members = {"assets": float(version.assets)}
+    model_metrics(client, pages.run_id, pages.models["index"], members, milliseconds(version.created_at))
+    model_metrics(client, pages.runs[version.id], pages.models["dataset"], members, milliseconds(version.created_at))
+
+
+def _show_verdict(client: Any, run_id: str, report: CollectionReport, ws: Workspace) -> None:
+    """The verdict of a version's newest report, with its numbers and its page, in the version's run."""
     details = ws.store.read_file(report, "expectations").decode()
     verdict = {
         "discovery.collection_report_id": report.id,
@@ -94,8 +334,122 @@ def publish_collection_report(version: DatasetVersion, report: CollectionReport,
         f"collection/{report.id[:12]}.html": ws.store.read_file(report, "report").decode(),
         f"collection/{report.id[:12]}.json": details,
     }
-    add_to_run(published.mlflow_run_id, verdict, metrics, texts, ws.config.tracking_uri)
-    return published
+    add_to_run(client, run_id, verdict, metrics, texts, milliseconds(report.created_at))
+
+
+def _page(
+    version: DatasetVersion, row: VersionRow, number: str, made_from: Ancestry, parent: DatasetVersion | None, parent_row: VersionRow | None,
+    reports: Sequence[CollectionReport], pages: Pages, standing: Standing, ws: Workspace,
+) -> VersionPage:  # fmt: skip
+    """All that the description of a version tells."""
+    yank = standing.yanked.get(row.number)
+    warnings = [f"Yanked by {yank.by} on {yank.at}: {yank.reason}. Do not use this version."] if yank else []
+    if reports and not reports[0].passed:
+        warnings.append(f"The collection check failed: {', '.join(reports[0].failed_expectations)}.")
+    notes = [f"MLflow counts this as version {number} of {REGISTERED}{row.name}; its number is {row.number}."] if number != str(row.number) else []
+    if made_from.batches > len(made_from.manifests):
+        notes.append(f"Of {made_from.batches:,} batches the {len(made_from.manifests)} that most members come from are shown; `discovery lineage {row.name}@{row.number}` lists all.")
+    artifact = f"get-artifact?run_uuid={pages.run_id}&path="
+    return VersionPage(
+        name=row.name, number=row.number, digest=row.digest, assets=version.assets, candidates=version.candidates, splits=dict(_by_size(version)), leaked=version.leaked,
+        optimality_bound=version.optimality_bound, spec=version.spec, parent=f"{parent_row.name}@{parent_row.number}" if parent_row else "",
+        counts=_counts(version, parent, ws), links=_links(version, row, made_from, parent_row, reports, pages), warnings=warnings, notes=notes,
+        pictures=(("Lineage", artifact + LINEAGE_PNG), (_sheet_title(version), artifact + SHEET_PNG)),
+    )  # fmt: skip
+
+
+def _links(
+    version: DatasetVersion, row: VersionRow, made_from: Ancestry, parent_row: VersionRow | None, reports: Sequence[CollectionReport], pages: Pages
+) -> list[Linked]:  # fmt: skip
+    snapshot = made_from.snapshot
+    found = []
+    if parent_row is not None:
+        link = version_link(f"{REGISTERED}{parent_row.name}", parent_row.mlflow_version) if parent_row.mlflow_version else ""
+        found.append(Linked("parent", f"{parent_row.name}@{parent_row.number}", link, f"digest {parent_row.digest[:16]}…"))
+    found += [Linked("source manifest", one.id[:12], pages.of(one), in_words(one)) for one in made_from.manifests]
+    found += [Linked("quality report", one.id[:12], pages.of(one), in_words(one)) for one in made_from.quality]
+    found.append(Linked("encoder", version.encoder_id, model_link(pages.shared_id, pages.models["encoder"]), f"{snapshot.dim} dimensions"))
+    found += [Linked("embeddings", one.id[:12], pages.of(one), in_words(one)) for one in made_from.embeddings]
+    if made_from.duplicates is not None:
+        found.append(Linked("duplicates", made_from.duplicates.id[:12], pages.of(made_from.duplicates), in_words(made_from.duplicates)))
+    found += [Linked("novelty report", one.id[:12], pages.of(one), in_words(one)) for one in made_from.novelty]
+    found.append(Linked("index", snapshot.id[:12], model_link(pages.shared_id, pages.models["index"]), in_words(snapshot)))
+    found += [Linked("collection report", one.id[:12], pages.of(one), in_words(one)) for one in reports[:1]]
+    found.append(Linked("members", "gallery", run_link(pages.experiment_id, pages.run_id, "gallery.html"), "every split with its pictures and reasons"))
+    found.append(Linked("members", "table", run_link(pages.experiment_id, pages.run_id, "members.csv"), "an id, a split and a reason a row; as Parquet beside it"))
+    return found
+
+
+def _lineage_picture(version: DatasetVersion, row: VersionRow, made_from: Ancestry, parent_row: VersionRow | None) -> bytes:
+    """A chain a batch, from its source to its vectors; then what is made of all of them; then the version."""
+    snapshot, duplicates = made_from.snapshot, made_from.duplicates
+    batches = made_from.manifests[: BATCHES_DRAWN if made_from.batches <= BATCHES_DRAWN else BATCHES_DRAWN - 1]
+    rows: list[list[Box]] = [[], [], [], []]
+    for manifest in batches:
+        more = f" and {len(manifest.sources) - 1} more" if len(manifest.sources) > 1 else ""
+        rows[0].append(Box("source", Path(manifest.sources[0]).name + more, manifest.sources[0], "input"))
+        rows[1].append(Box("source manifest", manifest.id[:12], f"{manifest.assets:,} assets, {manifest.rejected:,} rejected"))
+        report = next((one for one in made_from.quality if one.manifest_id == manifest.id), None)
+        rows[2].append(Box("quality report", report.id[:12], f"{'passed' if report.passed else 'failed'}, {report.quarantined:,} quarantined") if report else Box("quality report", "", "lost", "warning"))
+        embedded = next((one for one in made_from.embeddings if one.manifest_id == manifest.id), None)
+        rows[3].append(Box("embeddings", embedded.id[:12], f"{embedded.assets:,} vectors") if embedded else Box("embeddings", "", "none in this index", "warning"))
+    if len(batches) < made_from.batches:
+        left = made_from.batches - len(batches)
+        for boxes in rows[:4]:
+            boxes.append(Box(f"{left:,} more", "", "", boxes[0].kind if boxes else "step"))
+    edges = [((step, place), (step + 1, place)) for step in range(3) for place in range(len(rows[0]))]
+    known = [Box("duplicates", duplicates.id[:12], f"{duplicates.groups:,} groups of {duplicates.assets:,} assets")] if duplicates else []
+    known.append(Box("index", snapshot.id[:12], f"{snapshot.elements:,} vectors, recall {snapshot.recall_lower_bound:.3f}"))
+    known += [Box("novelty report", one.id[:12], f"{one.novel:,} novel of {one.candidates:,}") for one in made_from.novelty[-1:]]
+    edges += [((3, above), (4, below)) for above in range(len(rows[3])) for below in range(len(known))]
+    if parent_row is not None:
+        known.append(Box(f"parent {parent_row.name}@{parent_row.number}", parent_row.digest[:12], "its members stay", "result"))
+    edges += [((4, above), (5, 0)) for above in range(len(known))]
+    made = Box(f"{row.name}@{row.number}", row.digest[:12], f"{version.assets:,} of {version.candidates:,} candidates", "result")
+    return lineage_png([*rows, known, [made]], edges)
+
+
+def _counts(version: DatasetVersion, parent: DatasetVersion | None, ws: Workspace) -> list[Count]:
+    """Counts against the parent: of all members, then of each split."""
+    if parent is None:
+        return []
+    now, before = (_splits(one, ws) for one in (version, parent))
+    changed = {asset_id for asset_id in now.keys() & before.keys() if now[asset_id] != before[asset_id]}
+    counts = [Count("", len(now), len(before), len(now.keys() - before.keys()), len(before.keys() - now.keys()), len(changed))]
+    for split in dict.fromkeys((*dict(_by_size(version)), *parent.splits)):
+        own = {asset_id for asset_id, name in now.items() if name == split}
+        theirs = {asset_id for asset_id, name in before.items() if name == split}
+        counts.append(Count(split, len(own), len(theirs), len(own - before.keys()), len(theirs - now.keys()), len(own & changed)))
+    return counts
+
+
+def _by_size(version: DatasetVersion) -> list[tuple[str, int]]:
+    return sorted(version.splits.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _splits(version: DatasetVersion, ws: Workspace) -> dict[str, str]:
+    table = ws.store.read_table(version, columns=["asset_id", "split"])
+    return dict(zip(table["asset_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def _sheet(version: DatasetVersion, ws: Workspace) -> bytes:
+    """The first picks of every split, as many of each as its share."""
+    table = ws.store.read_table(version, columns=["asset_id", "split", "pick"])
+    rows = sorted(table.to_pylist(), key=lambda one: (one["pick"] < 0, one["pick"], one["asset_id"]))
+    places = {split: max(1, round(SHEET_PICTURES * n / max(1, version.assets))) for split, n in _by_size(version) if n}
+    shown = [row for split, n in places.items() for row in [one for one in rows if one["split"] == split][:n]]
+    return sheet_png([Member(ws.thumbnail(row["asset_id"]), row["split"]) for row in shown[:SHEET_PICTURES]], [split for split, _ in _by_size(version)])
+
+
+def _sheet_title(version: DatasetVersion) -> str:
+    return "Members" if version.assets <= SHEET_PICTURES else f"The first {SHEET_PICTURES} of {version.assets:,} members, by split"
+
+
+def _about(name: str) -> str:
+    return (
+        f"Dataset versions of the collection `{name}`: immutable, each with its counts, lineage and members. "
+        "`current` is the version to use, `candidate` the newest that was not decided on, `previous` the one before."
+    )
 
 
 def show_quality(manifest: Manifest, report: QualityReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
@@ -112,7 +466,8 @@ def show_quality(manifest: Manifest, report: QualityReport, ws: Workspace, tags:
 
 def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
     """Show one pass through the chain in the experiment of discovery runs; its MLflow run id. The same records, the same run."""
-    metrics = _run_metrics(records)
+    publish_pending(ws)
+    metrics = stage_metrics(list(records.values()))
     manifest = records.get("ingest")
     sources = ", ".join(manifest.sources) if isinstance(manifest, Manifest) else ""
     lines = [f"| {stage} | `{record.id[:16]}` |" for stage, record in records.items()]
@@ -132,6 +487,7 @@ def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str,
 
 def publish_drift(report: DriftReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
     """Show a drift report with its page in the experiment of discovery runs; its MLflow run id. The same report, the same run."""
+    publish_pending(ws)
     figures = {"auc": report.auc, "p_value": report.p_value, "a_not_in_b": report.a.lacking, "b_not_in_a": report.b.lacking, "moved": len(report.moved)}
     content = RunContent(
         experiment=ws.config.mlflow.experiment,
@@ -161,110 +517,40 @@ def _run_texts(records: Mapping[str, Record], ws: Workspace) -> dict[str, str]:
 
 def _publish(content: RunContent, ws: Workspace) -> tuple[str, str]:
     """Ids of the run and its experiment; of two publishers at once the first that is entered in the journal makes the run for both."""
-    name = f"{content.experiment}/{content.digest}"
+    ws.report(f"publish: {content.name}")
+    return publish_content(content, ws.config.tracking_uri, _artifact_root(ws), _settle(f"{content.experiment}/{content.digest}", ws))
 
-    def settle(run_id: str, exists: Callable[[str], bool]) -> str:
-        for number in count(1):  # one entry, unless MLflow lost a run, or is another one
-            stands = ws.store.journal.claim(Topic.SHOWN, name, number, {"mlflow_run_id": run_id})["mlflow_run_id"]
-            if stands == run_id or exists(stands):
+
+def _settle(name: str, ws: Workspace) -> Settle:
+    """Of ids that MLflow gave to one thing, the one that it shall have: the first that is entered in the journal, while MLflow has it."""
+
+    def settle(offered: str, exists: Callable[[str], bool]) -> str:
+        for number in count(1):  # one entry, unless MLflow lost it, or is another one
+            stands = ws.store.journal.claim(Topic.SHOWN, name, number, {"mlflow_run_id": offered})["mlflow_run_id"]
+            if stands == offered or exists(stands):
                 return stands
         raise AssertionError("unreachable")
 
-    ws.report(f"publish: {content.name}")
-    return publish_content(content, ws.config.tracking_uri, _artifact_root(ws), settle)
+    return settle
 
 
-def _run_metrics(records: Mapping[str, Record]) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    for record in records.values():
-        match record:
-            case Manifest():
-                metrics |= {"assets": record.assets, "new_assets": record.new_assets, "rejected": record.rejected}
-            case QualityReport():
-                metrics |= {"quarantined": record.quarantined, "quality_passed": float(record.passed), "quality_warnings": len(record.warnings)}
-            case EmbeddingSet():
-                metrics |= {"embedded_assets": record.assets}
-            case DuplicateReport():
-                metrics |= {"exact_groups": record.exact_groups, "near_groups": record.near_groups}
-            case NoveltyReport():
-                metrics |= {"candidates": record.candidates, "novel": record.novel, "rare": record.rare, "themes": record.themes, "shifted": float(record.shifted)}
-            case IndexSnapshot():
-                metrics |= {"indexed": record.elements, **_recall_metrics(record)}
-            case DatasetVersion():
-                metrics |= {"version_assets": record.assets}
-            case CollectionReport():
-                metrics |= {"collection_passed": float(record.passed)}
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def _lineage(version: DatasetVersion, ws: Workspace) -> dict[str, str]:
-    """Names of the records a version was made from, and their ids."""
-    snapshot = _snapshot(version, ws)
-    spec = json.loads(version.spec)
-    lineage = {"index": snapshot.id, "encoder": version.encoder_id, "duplicates": snapshot.duplicates_id}
-    for number, manifest_id in enumerate(snapshot.manifests[-8:]):
-        lineage[f"manifest_{number}"] = manifest_id
-    for number, report_id in enumerate(
-        sorted(set(ws.store.read_table(version, columns=["report_id"])["report_id"].to_pylist()))[:8]
-    ):
-        lineage[f"quality_{number}"] = report_id
-    if spec["parent"]:
-        parent = find_version(spec["parent"], ws)
-        lineage["parent"] = parent.id
-        row = next((row for row in ws.catalog.versions(parent.name) if row.digest == parent.digest), None)
-        if row is not None and row.mlflow_run_id:
-            lineage["parent_run"] = row.mlflow_run_id
-    return lineage
-
-
-def _snapshot(version: DatasetVersion, ws: Workspace) -> IndexSnapshot:
-    snapshot = ws.store.load_record(IndexSnapshot, version.snapshot_id)
-    if snapshot is None:
-        raise CorruptArtifact(f"Index snapshot {version.snapshot_id} of version {version.name} is missing. Run `discovery verify`.")
-    return snapshot
-
-
-def _version_metrics(version: DatasetVersion, ws: Workspace) -> dict[str, float]:
-    snapshot = _snapshot(version, ws)
+def _version_metrics(version: DatasetVersion, made_from: Ancestry) -> dict[str, float]:
     metrics: dict[str, float] = {
         "assets": version.assets, "candidates": version.candidates, "leaked": version.leaked,
-        "removed_for_leakage": version.removed_for_leakage, **_recall_metrics(snapshot), **{f"split_{name}": n for name, n in version.splits.items()},
+        "removed_for_leakage": version.removed_for_leakage, **recall_metrics(made_from.snapshot), **{f"split_{name}": n for name, n in version.splits.items()},
     }  # fmt: skip
     if version.optimality_bound is not None:
         metrics["optimality_bound"] = version.optimality_bound
     return {name: float(value) for name, value in metrics.items()}
 
 
-def _recall_metrics(snapshot: IndexSnapshot) -> dict[str, float]:
-    """What was certified of an index: its recall, the bound that holds for every stratum, and each stratum's own."""
-    metrics = {"recall_at_10": snapshot.recall_at_10, "recall_lower_bound": snapshot.recall_lower_bound, "recall_target": snapshot.recall_target}
-    return metrics | {f"recall_lower_bound_{stratum.name}": stratum.lower_bound for stratum in snapshot.strata}
-
-
-def _version_description(version: DatasetVersion, number: int, lineage: Mapping[str, str], ws: Workspace) -> str:
-    splits = ", ".join(f"{name} {n:,}" for name, n in version.splits.items())
-    bound = (
-        ""
-        if version.optimality_bound is None
-        else f" The selection reaches at least {version.optimality_bound:.0%} of the optimum."
-    )
-    rows = "\n".join(f"| {name} | `{record_id}` |" for name, record_id in lineage.items())
-    return (
-        f"## {version.name}@{number}\n\n{version.assets:,} assets of {version.candidates:,} candidates: {splits}. "
-        f"{version.leaked} leak between splits.{bound}\n\nDigest `{version.digest}`\n\n"
-        f"Open **gallery.html** among the artifacts to see the members.\n\n| made from | id |\n|---|---|\n{rows}\n"
-    )
-
-
-def _version_datasets(version: DatasetVersion, number: int, ws: Workspace) -> tuple[DatasetInfo, ...]:
+def _version_datasets(version: DatasetVersion, made_from: Ancestry, ws: Workspace) -> tuple[DatasetInfo, ...]:
     root = ws.config.root if ws.config.is_remote else ws.config.local_folder.as_uri()
     members = DatasetInfo(version.name, version.digest, f"{root}/{ws.store.file_path(version, 'table')}", version.assets, "output")
-    inputs = []
-    for manifest_id in _snapshot(version, ws).manifests[-8:]:
-        manifest = ws.store.load_record(Manifest, manifest_id)
-        if manifest is not None:
-            url = f"{root}/{ws.store.file_path(manifest, 'table')}"
-            inputs.append(DatasetInfo(f"manifest-{manifest.id[:8]}", manifest.id, url, manifest.rows, "input"))
+    inputs = [
+        DatasetInfo(f"manifest-{manifest.id[:8]}", manifest.id, f"{root}/{ws.store.file_path(manifest, 'table')}", manifest.rows, "input")
+        for manifest in made_from.manifests
+    ]
     return (members, *inputs)
 
 
@@ -280,15 +566,6 @@ def _gallery(version: DatasetVersion, number: int, ws: Workspace) -> str:
         sections.append((split, tiles))
     shown = "" if len(rows) <= GALLERY_LIMIT else f" The first {GALLERY_LIMIT} picks are shown."
     return gallery_html(f"{version.name}@{number}", f"{version.assets:,} assets, digest {version.digest[:16]}….{shown}", sections)
-
-
-def _quality_reports(version: DatasetVersion, ws: Workspace) -> dict[str, str]:
-    texts = {}
-    for report_id in sorted(set(ws.store.read_table(version, columns=["report_id"])["report_id"].to_pylist())):
-        report = ws.store.load_record(QualityReport, report_id)
-        if report is not None:
-            texts[f"quality/{report_id[:12]}.html"] = ws.store.read_file(report, "report").decode()
-    return texts
 
 
 def _artifact_root(ws: Workspace) -> Path:

@@ -29,10 +29,10 @@ def _web_address(url: object) -> str:
 class MlflowRunLink(BaseOperatorLink):
     """A button on every task that pushed XCom `mlflow_run_url`; empty, so not shown, for all others."""
 
-    name = "MLflow run"
+    name = "MLflow"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The page of the run. Never raises: one link that raises makes Airflow lose all links of the task."""
+        """The page of the version in the registry. Never raises: one link that raises makes Airflow lose all links of the task."""
         try:
             from airflow.models.xcom import XComModel
             from airflow.utils.session import create_session

@@ -2,7 +2,7 @@
 
 The statements are in sql/queries, the schema in sql/migrations: forward-only, each applied in one transaction together with the
 hash of its file, so that a changed or unknown migration is noticed. Nothing is only here: records are in the store, and names, heads,
-versions and their runs are written to its journal before they are entered, so that `rebuild` brings a lost catalog back.
+versions, their runs, aliases and yanks are written to its journal before they are entered, so that `rebuild` brings a lost catalog back.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def load_queries() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One numbered version of a collection; `mlflow_run_id` is None until it is published, `run_number` counts its publications."""
+    """One numbered version of a collection; `mlflow_run_id` is None until it is published, `run_number` counts its publications.
+
+    mlflow_version: its number in MLflow's registry; shown: the state of it that MLflow shows. Both None for what waits to be published.
+    """
 
     name: str
     number: int
@@ -66,6 +69,20 @@ class VersionRow:
     mlflow_url: str | None
     created_at: str
     run_number: int = 0
+    mlflow_version: str | None = None
+    shown: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingRow:
+    """What a collection's aliases and yanks became, by which step, who took it, and when."""
+
+    name: str
+    number: int
+    body: str
+    what: str
+    said_by: str
+    said_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,15 +280,30 @@ class Catalog:
         rows = [VersionRow(*row) for row in self._rows("list_versions", {})]
         return [row for row in rows if name in (None, row.name)]
 
-    def set_version_run(self, name: str, number: int, mlflow_run_id: str, mlflow_url: str) -> None:
-        """Keep where a version was published; UnknownRecord when there is no such version."""
-        value = {"mlflow_run_id": mlflow_run_id, "mlflow_url": mlflow_url}
+    def set_version_run(self, name: str, number: int, mlflow_run_id: str, mlflow_url: str, mlflow_version: str = "", shown: str = "") -> None:
+        """Keep where a version was published, and what of it is shown there; UnknownRecord when there is no such version."""
+        value = {"mlflow_run_id": mlflow_run_id, "mlflow_url": mlflow_url, "mlflow_version": mlflow_version, "shown": shown}
         while True:
             row = self.get_version(name, number)
-            if (row.mlflow_run_id, row.mlflow_url) == (mlflow_run_id, mlflow_url):
+            if _publication(row) == value:
                 return
             if self._append(Topic.RUNS, f"{name}@{number}", row.run_number + 1, value) == value:
                 return
+
+    def standing(self, name: str) -> StandingRow | None:
+        """What a collection's aliases and yanks are now; None when nothing was said of it."""
+        rows = self._rows("last_standing", {"name": name})
+        return StandingRow(*rows[0]) if rows else None
+
+    def standings(self, name: str | None = None) -> list[StandingRow]:
+        """Everything that was said of aliases and yanks, oldest first; of one collection when named."""
+        rows = [StandingRow(*row) for row in self._rows("list_standings", {})]
+        return [row for row in rows if name in (None, row.name)]
+
+    def add_standing(self, row: StandingRow) -> bool:
+        """Let a collection stand as the row says, if its number is the next one; whether it does. Else look again, and decide anew."""
+        value = {"body": row.body, "what": row.what, "said_by": row.said_by, "said_at": row.said_at}
+        return self._append(Topic.STANDINGS, row.name, row.number, value) == value
 
     def _name(self, kind: str, name: str) -> Name | None:
         rows = self._rows("get_name", {"kind": kind, "name": name})
@@ -304,8 +336,10 @@ class Catalog:
                 self._run(connection, "add_version", {"name": name, "number": number, **entry.value})
             case Topic.RUNS:
                 collection, _, version = name.rpartition("@")
-                values = {"name": collection, "number": int(version), "run_number": number, **entry.value}
+                values = {"name": collection, "number": int(version), "run_number": number, "mlflow_version": "", "shown": "", **entry.value}
                 self._run(connection, "set_version_run", values)
+            case Topic.STANDINGS:
+                self._run(connection, "add_standing", {"name": name, "number": number, **entry.value})
             case Topic.SHOWN:
                 pass  # who publishes asks the journal
 
@@ -322,12 +356,12 @@ class Catalog:
 
         def work(connection: Connection) -> list[Entry]:
             if self.engine.dialect.name == "postgresql":  # SQLite's transactions keep other writers waiting by themselves
-                connection.execute(text("LOCK TABLE records, lineage, names, index_heads, versions IN EXCLUSIVE MODE"))
+                connection.execute(text("LOCK TABLE records, lineage, names, index_heads, versions, standings IN EXCLUSIVE MODE"))
             ids = {record.id for record in listed}
             newer = [load(row.stage, row.id) for row in self._run(connection, "list_ids", {}) if row.id not in ids]
             known = [*listed, *(record for record in newer if record is not None)]
             said = list(self._said(connection, {record.id for record in known}))
-            for table in ("clear_records", "clear_lineage", "clear_names", "clear_heads", "clear_versions"):
+            for table in ("clear_records", "clear_lineage", "clear_names", "clear_heads", "clear_versions", "clear_standings"):
                 self._run(connection, table, {})
             for record in known:
                 self._enter_record(connection, record)
@@ -352,8 +386,10 @@ class Catalog:
                 value = {"version_id": row.version_id, "digest": row.digest, "created_at": row.created_at}
                 yield Entry(Topic.VERSIONS, row.name, row.number, value)
                 if row.mlflow_run_id is not None and row.mlflow_url is not None:
-                    value = {"mlflow_run_id": row.mlflow_run_id, "mlflow_url": row.mlflow_url}
-                    yield Entry(Topic.RUNS, f"{row.name}@{row.number}", max(row.run_number, 1), value)
+                    yield Entry(Topic.RUNS, f"{row.name}@{row.number}", max(row.run_number, 1), _publication(row))
+        for said in (StandingRow(*row) for row in self._run(connection, "list_standings", {})):
+            value = {"body": said.body, "what": said.what, "said_by": said.said_by, "said_at": said.said_at}
+            yield Entry(Topic.STANDINGS, said.name, said.number, value)
 
     # plumbing
 
@@ -387,6 +423,11 @@ class Catalog:
     def _connection(self) -> Iterator[Connection]:
         with self.engine.begin() as connection:
             yield connection
+
+
+def _publication(row: VersionRow) -> dict[str, str]:
+    """A version's publication as the journal has it."""
+    return {name: getattr(row, name) or "" for name in ("mlflow_run_id", "mlflow_url", "mlflow_version", "shown")}
 
 
 def _lost_a_race(error: DBAPIError) -> bool:

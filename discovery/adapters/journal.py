@@ -6,7 +6,8 @@
     names       a kind and a name      the records it pointed at
     versions    a collection           its dataset versions, by number
     runs        a version              where it was published
-    shown       an experiment, digest  the MLflow runs that show it: of two that are made at once, the one entered; not in the catalog
+    standings   a collection           its aliases and yanked versions, each time one of them changes
+    shown       a thing in MLflow      the ids under which MLflow has it: of two that are made at once, the one entered; not in the catalog
 
 Creating is exclusive, so a number is taken once, whichever catalog asks: two catalogs of one store never give one number to two things.
 The catalog can be lost; the journal and the records bring it back.
@@ -34,6 +35,7 @@ class Topic(StrEnum):
     NAMES = "names"
     VERSIONS = "versions"
     RUNS = "runs"
+    STANDINGS = "standings"
     SHOWN = "shown"
 
 

@@ -233,7 +233,7 @@ def publish(params: Mapping[str, Any], version: Json, records: Mapping[str, Json
     log.info("publish: %s@%s, digest %s, %s", published.name, published.number, published.digest, published.url)
     return {
         "name": published.name, "number": published.number, "digest": published.digest, "mlflow_run_id": published.mlflow_run_id,
-        "url": published.url,
+        "mlflow_version": published.mlflow_version, "url": published.url,
     }  # fmt: skip
 
 
@@ -321,6 +321,7 @@ def refresh(uri: str, context: Any = None) -> Json | None:
     from discovery.stages.curate import curate as stage
 
     with task_workspace() as ws:
+        publish_before(ws)
         spec = _spec_at(uri, ws)
         least = ws.config.schedule.least_change
         if least > 0:
@@ -337,7 +338,21 @@ def refresh(uri: str, context: Any = None) -> Json | None:
         except QualityFailed as error:
             raise AirflowFailException(str(error)) from error
         log.info("refresh: %s@%s, digest %s, %s", published.name, published.number, published.digest, published.url)
-        return {"name": published.name, "number": published.number, "digest": published.digest, "mlflow_run_id": published.mlflow_run_id}
+        return {
+            "name": published.name, "number": published.number, "digest": published.digest, "mlflow_run_id": published.mlflow_run_id,
+            "mlflow_version": published.mlflow_version, "url": published.url,
+        }  # fmt: skip
+
+
+def publish_before(ws: Workspace) -> None:
+    """Deliver what waits to be published, before anything new; MLflow being down is said and stops nothing."""
+    from discovery.errors import TrackingError
+    from discovery.publish import publish_pending as deliver
+
+    try:
+        deliver(ws)
+    except TrackingError as error:
+        log.warning("publish: %s", error)
 
 
 def maintain(compact: bool = False) -> Json:
@@ -382,6 +397,19 @@ def audit() -> Json:
                 f"{ws.config.index.recall_target}. Raise index.m or index.ef_construction, and compact; or ask more with index.audit_queries."
             )
         return {"index_id": snapshot.id, "recall_at_10": measured.recall, "recall_lower_bound": measured.lower_bound}
+
+
+def publish_pending() -> Json:
+    """Deliver to MLflow what it does not show yet; fails, to be tried again, while MLflow does not answer or a version is damaged."""
+    from discovery.errors import DiscoveryError
+    from discovery.publish import publish_pending as deliver
+
+    with task_workspace() as ws:
+        done, failed = deliver(ws)
+        log.info("publish: %s versions were waiting and are in MLflow now, %s could not be published", len(done), len(failed))
+        if failed:
+            raise DiscoveryError("; ".join(f"{one.name}@{one.number}: {one.error}" for one in failed))
+        return {"published": [f"{one.name}@{one.number}" for one in done]}
 
 
 def sweep() -> Json:
@@ -454,7 +482,7 @@ def done(record: Record, ws: Workspace, **counts: Any) -> Json:
 
 def dataset_event(published: Mapping[str, Any]) -> Json:
     """What the event of a dataset version carries."""
-    return {name: published[name] for name in ("name", "number", "digest", "mlflow_run_id")}
+    return {name: published[name] for name in ("name", "number", "digest", "mlflow_run_id", "mlflow_version", "url")}
 
 
 def slug(text: str) -> str:

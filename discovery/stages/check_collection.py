@@ -27,7 +27,7 @@ from discovery.stages.history import embedding_sets, load_snapshot
 from discovery.stages.label_findings import LabelFindings, label_column, label_findings
 from discovery.stages.reread import Reread, reread
 from discovery.stages.shards import vectors_for
-from discovery.stages.versions import find_version, member_ids
+from discovery.stages.versions import kept_out_of, member_ids, parent_of
 from discovery.types import CollectionReport, DatasetVersion
 from discovery.workspace import Workspace
 
@@ -88,8 +88,8 @@ def check_collection(version: DatasetVersion, ws: Workspace) -> CollectionReport
     found_all = Findings({"members": float(len(members)), "candidates": float(version.candidates)})
     found_all.numbers["recall_margin"] = snapshot.recall_lower_bound - snapshot.recall_target
     _copies(spec, table, found_all)
-    _held_out(spec, table, assets, found_all, ws)
-    _against_parent(spec, table, found_all, ws)
+    _held_out(version, spec, table, assets, found_all, ws)
+    _against_parent(version, spec, table, found_all, ws)
     _across_splits(table, ids, vectors, sound, found_all, config)
     others = id_array(candidates["asset_id"].to_pylist())
     drawn = others[draw(others, config.neighbour_rows, config.salt)]
@@ -147,11 +147,11 @@ def _copies(spec: CollectionSpec, table: pa.Table, found: Findings) -> None:
                 found.add("copy", asset_id, "a copy of another member", kept)
 
 
-def _held_out(spec: CollectionSpec, table: pa.Table, assets: pa.Table, found: Findings, ws: Workspace) -> None:
+def _held_out(version: DatasetVersion, spec: CollectionSpec, table: pa.Table, assets: pa.Table, found: Findings, ws: Workspace) -> None:
     if not spec.must_not_leak_into:
         return
     component = dict(zip(assets["asset_id"].to_pylist(), assets["component_id"].to_pylist(), strict=True))
-    theirs = {asset_id: text for text in spec.must_not_leak_into for asset_id in member_ids(find_version(text, ws), ws)}
+    theirs = {asset_id: text for text, held_out in kept_out_of(version, ws).items() for asset_id in member_ids(held_out, ws)}
     closed = {component.get(asset_id, asset_id): asset_id for asset_id in theirs}
     before = len(found.points)
     for asset_id, group in zip(table["asset_id"].to_pylist(), table["component_id"].to_pylist(), strict=True):
@@ -161,11 +161,12 @@ def _held_out(spec: CollectionSpec, table: pa.Table, assets: pa.Table, found: Fi
     found.numbers["held_out_members"] = float(len(found.points) - before)
 
 
-def _against_parent(spec: CollectionSpec, table: pa.Table, found: Findings, ws: Workspace) -> None:
-    if spec.parent is None:
+def _against_parent(version: DatasetVersion, spec: CollectionSpec, table: pa.Table, found: Findings, ws: Workspace) -> None:
+    parent = parent_of(version, ws)
+    if parent is None:
         return
     now = dict(zip(table["asset_id"].to_pylist(), table["split"].to_pylist(), strict=True))
-    rows = ws.store.read_table(find_version(spec.parent, ws), columns=["asset_id", "split"]).to_pylist()
+    rows = ws.store.read_table(parent, columns=["asset_id", "split"]).to_pylist()
     lost = [row["asset_id"] for row in rows if row["asset_id"] not in now]
     moved = [(row["asset_id"], row["split"]) for row in rows if row["asset_id"] in now and now[row["asset_id"]] != row["split"]]
     found.numbers |= {"lost_from_parent": float(len(lost)), "moved_from_parent": float(len(moved))}

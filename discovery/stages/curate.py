@@ -27,7 +27,7 @@ from discovery.stages.collection_choice import Choice, choose, coverage, in_some
 from discovery.stages.decisions import CANDIDATE_RULES
 from discovery.stages.history import current_snapshot, embedding_sets, load_snapshot
 from discovery.stages.score import score
-from discovery.stages.versions import find_version
+from discovery.stages.versions import find_kept_out, find_parent, find_version
 from discovery.types import DatasetVersion, DuplicateReport, IndexSnapshot, Manifest, NoveltyReport
 from discovery.workspace import Workspace
 
@@ -148,7 +148,7 @@ def _inputs(spec: CollectionSpec, ws: Workspace) -> tuple[IndexSnapshot, list[No
     snapshot = current_snapshot(ws)
     reference = spec.novelty.reference
     named = _Named(
-        find_version(spec.parent, ws) if spec.parent else None, [find_version(text, ws) for text in spec.must_not_leak_into],
+        find_parent(spec.parent, ws) if spec.parent else None, [find_kept_out(text, ws) for text in spec.must_not_leak_into],
         find_version(reference, ws) if re.fullmatch(r"[a-z0-9][a-z0-9._-]*@.+", reference) else None,
     )  # fmt: skip
     return snapshot, _against(reference, snapshot, ws) if reference else novelty_reports(snapshot, ws), named

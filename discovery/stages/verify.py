@@ -132,6 +132,8 @@ def _unlike_journal(ws: Workspace) -> Iterator[str]:
     for row in ws.catalog.versions():
         known[Topic.VERSIONS, row.name] = max(row.number, known.get((Topic.VERSIONS, row.name), 0))
         known[Topic.RUNS, f"{row.name}@{row.number}"] = row.run_number
+    for said in ws.catalog.standings():
+        known[Topic.STANDINGS, said.name] = said.number
     for (topic, name), number in last.items():
         if topic is not Topic.SHOWN and known.get((topic, name), 0) < number:
             yield f"catalog row of {topic} {name}: number {number} of the journal"

@@ -14,3 +14,6 @@ DELETE FROM index_heads;
 
 -- name: clear_versions
 DELETE FROM versions;
+
+-- name: clear_standings
+DELETE FROM standings;

@@ -31,24 +31,44 @@ WHERE name = :name;
 
 -- name: get_version_by_digest
 -- Grain: one version, or none.
-SELECT name, number, version_id, digest, mlflow_run_id, mlflow_url, created_at, run_number
+SELECT name, number, version_id, digest, mlflow_run_id, mlflow_url, created_at, run_number, mlflow_version, shown
 FROM versions
 WHERE name = :name AND digest = :digest;
 
 -- name: get_version_by_number
 -- Grain: one version, or none.
-SELECT name, number, version_id, digest, mlflow_run_id, mlflow_url, created_at, run_number
+SELECT name, number, version_id, digest, mlflow_run_id, mlflow_url, created_at, run_number, mlflow_version, shown
 FROM versions
 WHERE name = :name AND number = :number;
 
 -- name: list_versions
 -- Grain: a version. Order: newest first, then by name.
-SELECT name, number, version_id, digest, mlflow_run_id, mlflow_url, created_at, run_number
+SELECT name, number, version_id, digest, mlflow_run_id, mlflow_url, created_at, run_number, mlflow_version, shown
 FROM versions
 ORDER BY created_at DESC, name, number DESC;
 
 -- name: set_version_run
 -- Where a version was published last, which is the publication of the highest number.
 UPDATE versions
-SET mlflow_run_id = :mlflow_run_id, mlflow_url = :mlflow_url, run_number = :run_number
+SET mlflow_run_id = :mlflow_run_id, mlflow_url = :mlflow_url, run_number = :run_number, mlflow_version = :mlflow_version, shown = :shown
 WHERE name = :name AND number = :number AND run_number < :run_number;
+
+-- name: add_standing
+-- The aliases and yanks of a collection, each time one of them changes; entered once.
+INSERT INTO standings (name, number, body, what, said_by, said_at)
+VALUES (:name, :number, :body, :what, :said_by, :said_at)
+ON CONFLICT DO NOTHING;
+
+-- name: last_standing
+-- Grain: one collection, or none. What stands.
+SELECT name, number, body, what, said_by, said_at
+FROM standings
+WHERE name = :name
+ORDER BY number DESC
+LIMIT 1;
+
+-- name: list_standings
+-- Grain: a change. Order: by collection, then as they were said.
+SELECT name, number, body, what, said_by, said_at
+FROM standings
+ORDER BY name, number;

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import inspect, text
 
 from discovery.adapters import catalog as catalog_module
-from discovery.adapters.catalog import Catalog, load_queries, sql_folder
+from discovery.adapters.catalog import Catalog, StandingRow, load_queries, sql_folder
 from discovery.adapters.files import LocalFiles
 from discovery.adapters.journal import Journal
 from discovery.errors import CatalogError, ConfigError, UnknownRecord
@@ -24,7 +24,7 @@ from tests.contracts.postgres import postgres
 A, B, C = ("a" * 64, "a" * 32 + "b" * 32, "c" * 64)
 NAMES = [file.name for file in sorted((sql_folder() / "migrations").glob("*.sql"))]
 WHOLE_TABLE = {  # what is asked for is every row
-    "list_ids": "records", "list_names": "names", "list_heads": "index_heads", "list_versions": "versions", "clear_records": "records",
+    "list_standings": "standings", "clear_standings": "standings", "list_ids": "records", "list_names": "names", "list_heads": "index_heads", "list_versions": "versions", "clear_records": "records",
     "clear_lineage": "lineage", "clear_names": "names", "clear_heads": "index_heads", "clear_versions": "versions",
 }  # fmt: skip
 READS_ALL = re.compile(r"^SCAN (?!CONSTANT)|Seq Scan|USE TEMP B-TREE|\bSort\b")
@@ -68,6 +68,7 @@ def fill(catalog: Catalog) -> None:
         "lineage (child_id, parent_id)": [(f"{n:064x}", f"{n // 2:064x}") for n in rows],
         "names (kind, name, record_id, number)": [("k", f"n{n}", f"{n:064x}", 1) for n in rows],
         "index_heads (encoder_id, snapshot_id, generation)": [(f"e{n}", f"{n:064x}", 1) for n in rows],
+        "standings (name, number, body, what, said_by, said_at)": [(f"v{n % 500}", n // 500, "{}", "what", "ana", NOW) for n in rows],
         "versions (name, number, version_id, digest, created_at)": [(f"v{n % 500}", n // 500, f"{n:064x}", f"d{n}", NOW) for n in rows],
     }
     with catalog.engine.begin() as connection:
@@ -85,7 +86,7 @@ def plan(catalog: Catalog, name: str) -> list[str]:
         "id": f"{7:064x}", "stage": "stage3", "sequence": 1, "created_at": NOW, "body": "{}", "child_id": f"{7:064x}", "parent_id": f"{3:064x}",
         "kind": "k", "name": "n7" if name.endswith("_name") else "v7", "record_id": f"{7:064x}", "number": 7, "encoder_id": "e7",
         "snapshot_id": f"{7:064x}", "generation": 2, "digest": "d7", "version_id": f"{7:064x}", "limit": 1, "low": "00ab", "high": "00abg",
-        "mlflow_run_id": "r", "mlflow_url": "u", "run_number": 1,
+        "mlflow_run_id": "r", "mlflow_url": "u", "run_number": 1, "mlflow_version": "1", "shown": "s", "what": "w", "said_by": "ana", "said_at": NOW,
     }  # fmt: skip
     query = load_queries()[name]
     used = {key: values[key] for key in re.findall(r"(?<!:):(\w+)", re.sub(r"--.*", "", query))}
@@ -146,6 +147,14 @@ class CatalogContract:
         catalog.add_version("v", A, "d1", NOW)
         catalog.set_version_run("v", 1, "run", "http://x")
         assert (catalog.get_version("v", 1).mlflow_run_id, catalog.get_version("v", 1).mlflow_url) == ("run", "http://x")
+        catalog.set_version_run("v", 1, "run", "http://x", "7", "state")
+        assert (catalog.get_version("v", 1).mlflow_version, catalog.get_version("v", 1).shown, catalog.get_version("v", 1).run_number) == ("7", "state", 2)
+
+    def test_of_two_steps_from_one_standing_the_first_stands(self, catalog):
+        assert catalog.standing("v") is None
+        first, second, late = (StandingRow("v", number, body, "what", "ana", NOW) for number, body in ((1, "a"), (2, "b"), (2, "c")))
+        assert [catalog.add_standing(row) for row in (first, second, late, second)] == [True, True, False, True]
+        assert catalog.standing("v") == second and catalog.standings("v") == [first, second] and catalog.standings("w") == []
 
     def test_two_writers_at_once_lose_nothing(self, catalog):
         ids = [f"{number:064x}" for number in range(24)]

@@ -55,7 +55,8 @@ def worked(tmp_path_factory: pytest.TempPathFactory, tiny_pictures: Path) -> Ite
             ws.catalog.set_name("batch", "today", manifest.id)
         version = curate(parse_spec("name: other\nbudget: 3\n"), ws)
         publish_version(version, ws)
-        ws.catalog.set_version_run("other", 1, "moved", "http://elsewhere")
+        row = ws.catalog.get_version("other", 1)
+        ws.catalog.set_version_run("other", 1, "moved", "http://elsewhere", row.mlflow_version, row.shown)
         yield ws
 
 
@@ -154,14 +155,15 @@ def test_a_digest_that_the_journal_has_twice_keeps_its_first_number_and_stops_no
 def test_what_was_entered_before_there_was_a_journal_is_kept_and_written_to_it(ws, tmp_path):
     version(ws, A, "d1")
     with ws.catalog.engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO versions VALUES ('v', 1, '{A}', 'd1', 'run', 'http://x', '{NOW}', 0)"))
+        connection.execute(text(f"INSERT INTO versions VALUES ('v', 1, '{A}', 'd1', 'run', 'http://x', '{NOW}', 0, '3', 's')"))
+        connection.execute(text(f"INSERT INTO standings VALUES ('v', 1, 'body', 'what', 'ana', '{NOW}')"))
         connection.execute(text(f"INSERT INTO names VALUES ('k', 'x', '{A}', 0), ('k', 'nowhere', '{B}', 0)"))  # the store has no B
     reindex(ws)
     assert [name.name for name in ws.catalog.names()] == ["x"]
     with beside(ws, f"sqlite:///{tmp_path / 'other.db'}") as other:
         reindex(other)
         assert rows(other.catalog) == rows(ws.catalog)
-        assert other.catalog.get_version("v", 1).mlflow_run_id == "run"
+        assert other.catalog.get_version("v", 1).mlflow_run_id == "run" and other.catalog.standing("v").said_by == "ana"
 
 
 def test_a_record_that_is_entered_while_the_store_is_read_stays(ws, monkeypatch):

@@ -128,7 +128,7 @@ def test_a_version_that_fails_its_check_is_in_mlflow_before_the_task_fails(sourc
     other = tasks.curate({**FORM, "collection": "other"})
     with pytest.raises(AirflowFailException, match=r"other@1 failed its collection check: bytes_are_intact"):
         tasks.check_collection(FORM, other)
-    (run,) = client.search_runs([client.get_experiment_by_name("other").experiment_id])
+    (run,) = client.search_runs([client.get_experiment_by_name("other").experiment_id], "tags.`discovery.kind` = 'dataset_version'")
     assert run.data.tags["discovery.collection_passed"] == "false"
 
 

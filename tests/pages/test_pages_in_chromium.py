@@ -168,7 +168,7 @@ def test_versions_link_into_mlflow(page: Page, address: str) -> None:
     page.wait_for_selector("tbody tr")
     row = page.locator("tbody tr").first
     assert "shown@2" in row.inner_text()
-    assert "/runs/" in str(row.get_by_role("link", name="MLflow").get_attribute("href"))
+    assert "#/models/dataset." in str(row.get_by_role("link", name="MLflow").get_attribute("href"))
 
 
 def test_a_narrow_dark_screen_needs_no_sideways_scrolling(browser: Browser, address: str) -> None:

@@ -17,8 +17,10 @@ from sqlalchemy import make_url
 from discovery.adapters.catalog import Catalog, VersionRow
 from discovery.adapters.storage import Store
 from discovery.config import Config
+from discovery.core.standing import Standing
 from discovery.errors import UnknownRecord
 from discovery.stages.marks import said_of, standing_marks
+from discovery.stages.versions import standing_in
 from discovery.types import DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, Mark, NoveltyReport, QualityReport, Record
 from discovery.workspace import Workspace
 
@@ -149,6 +151,11 @@ class Library:
         """Every numbered version, newest first."""
         catalog = self.catalog
         return catalog.versions() if catalog else []
+
+    def standing(self, name: str) -> Standing:
+        """The aliases and yanks of a collection."""
+        catalog = self.catalog
+        return standing_in(name, catalog) if catalog else Standing()
 
     def marks(self) -> dict[str, str]:
         """asset_id to the mark that stands, of those that have one."""

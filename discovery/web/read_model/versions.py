@@ -20,7 +20,7 @@ MEMBER_COLUMNS = ("asset_id", "split", "source_uri", "novelty", "reason", "pick"
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable version of a collection. `mlflow_url` is empty until it is published, or when it is no web address."""
+    """One immutable version of a collection. `mlflow_url` is empty until it is published, or when it is no web address; `yanked` says why it should not be used."""
 
     version_id: str
     name: str
@@ -35,6 +35,8 @@ class Version:
     optimality_bound: float | None
     mlflow_run_id: str
     mlflow_url: str
+    aliases: tuple[str, ...]
+    yanked: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +192,12 @@ def _by_pick(library: Library, record: DatasetVersion) -> Any:
 
 def _version(library: Library, row: VersionRow) -> Version:
     record = library.get(DatasetVersion, row.version_id)
+    standing = library.standing(row.name)
+    yank = standing.yanked.get(row.number)
     return Version(
         version_id=row.version_id, name=row.name, number=row.number, digest=row.digest, created_at=row.created_at,
         assets=record.assets, candidates=record.candidates, splits=dict(record.splits), leaked=record.leaked,
         removed_for_leakage=record.removed_for_leakage,
         optimality_bound=finite(record.optimality_bound), mlflow_run_id=row.mlflow_run_id or "",
-        mlflow_url=web_address(row.mlflow_url),
+        mlflow_url=web_address(row.mlflow_url), aliases=standing.of(row.number), yanked=f"{yank.reason} ({yank.by}, {yank.at})" if yank else "",
     )  # fmt: skip

@@ -14,13 +14,19 @@ export async function versions(parameters) {
     table(
       [["version"], ["made (UTC)"], ["assets", "number"], ["splits", "wide"], ["leaked", "number"], ["of the optimum", "number"], ["digest"], ["record"]],
       data.versions.map((row) => [
-        el("a", { href: query("#versions", { version: row.version_id }) }, `${row.name}@${row.number}`), when(row.created_at),
+        [el("a", { href: query("#versions", { version: row.version_id }) }, `${row.name}@${row.number}`), " ", ...standing(row)], when(row.created_at),
         el("span", { title: `of ${plural(row.candidates, "candidate")}` }, count(row.assets)), splits(row.splits), leaked(row.leaked), atLeast(row.optimality_bound),
         copyable(row.digest, row.digest.slice(0, 12)), outside(row.mlflow_url, "MLflow", "not published yet"),
       ]), "Dataset versions"),
     data.has_more ? el("p", { class: "soft" }, `The newest ${count(data.versions.length)} of ${count(data.total)}.`) : null,
   ].filter(Boolean);
 }
+
+/** Aliases that point at a version, and that it was yanked. */
+const standing = (row) => [
+  ...row.aliases.map((alias) => el("span", { class: "chip" }, alias)),
+  ...(row.yanked ? [el("span", { class: "chip bad", title: row.yanked }, "yanked")] : []),
+];
 
 const leaked = (number) => el("span", { class: number ? "bad" : "good" }, count(number));
 
@@ -44,7 +50,8 @@ async function one(parameters) {
   const hash = (name) => query("#versions", { version: id, split: name });
   return [
     el("p", { class: "back" }, el("a", { href: "#versions" }, "All versions")),
-    el("h2", {}, v.number ? `${v.name}@${v.number} ` : `${v.name}, a preview without a number `, el("small", {}, "made ", when(v.created_at)), " ", el("span", { class: "aside" }, outside(v.mlflow_url, "MLflow", "not published yet"))),
+    el("h2", {}, v.number ? `${v.name}@${v.number} ` : `${v.name}, a preview without a number `, ...standing(v), " ", el("small", {}, "made ", when(v.created_at)), " ", el("span", { class: "aside" }, outside(v.mlflow_url, "MLflow", "not published yet"))),
+    ...(v.yanked ? [el("p", { class: "bad" }, `Yanked: ${v.yanked}. Do not use this version.`)] : []),
     numbers(
       tile("Assets", count(v.assets), `of ${plural(v.candidates, "candidate")}`), tile("Leaked between splits", leaked(v.leaked), "copies in two splits"),
       tile("Kept out", count(v.removed_for_leakage), "copies of held-out versions"), tile("Selection", atLeast(v.optimality_bound), "of the optimum"), coverage(first.facts.coverage), size(first.facts.size_bytes)),
