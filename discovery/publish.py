@@ -47,7 +47,9 @@ from discovery.drawings import Box, Member, lineage_png, sheet_png
 from discovery.errors import DiscoveryError, StorageFull, TrackingError
 from discovery.gallery import Tile, gallery_html
 from discovery.stage_runs import REPORT_FILES, Ancestry, ancestry, milliseconds, recall_metrics, stage_metrics, stage_run
+from discovery.stages.data_card import card_markdown, data_card
 from discovery.stages.lineage import in_words
+from discovery.stages.version_croissant import version_croissant
 from discovery.stages.versions import find_version, move, parent_of, row_of, standing_of
 from discovery.types import CollectionReport, DatasetVersion, DriftReport, Manifest, QualityReport, Record
 from discovery.version_page import Count, Linked, VersionPage, escape, version_markdown
@@ -58,6 +60,7 @@ REGISTERED = "dataset."  # before the name of a collection in MLflow's registry
 MODEL_NAME = re.compile(r"[^A-Za-z0-9_-]+")  # what is not in the name of a LoggedModel
 LINEAGE_PNG, SHEET_PNG = "lineage.png", "members.png"
 SHEET_PICTURES, BATCHES_DRAWN = 49, 4
+CARD = "card.md"
 GALLERY_LIMIT = 300  # pictures in a gallery; about 10 kB each
 
 
@@ -80,16 +83,24 @@ class Failure:
     name: str
     number: int
     error: str
+    is_stuck: bool = False  # MLflow refused it; what is damaged never comes, and is passed over
 
 
 def publish_version(version: DatasetVersion, ws: Workspace, tags: Mapping[str, str] | None = None) -> Published:
     """Show a version in MLflow, in the experiment of its collection and in the registry; a version that is there is returned.
 
-    Whatever waits to be published goes first. tags: added to the run, such as who triggered it. Raises TrackingError, after which the
-    version waits: the next publication of anything, or `publish_pending`, delivers it.
+    Whatever waits to be published goes first; what cannot be delivered keeps later versions of its own collection waiting, and no other. tags: added to the run, such as who
+    triggered it. Raises TrackingError, after which the version waits: the next publication of anything, or `publish_pending`, delivers it.
     """
     row = ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
-    publish_pending(ws, but=row)
+    try:
+        failed = publish_pending(ws, but=row)[1]
+    except TrackingError as error:
+        failed = []
+        ws.report(f"publish: what waits cannot be delivered: {error}")
+    for one in failed:
+        if one.is_stuck and one.name == row.name and one.number < row.number:
+            raise TrackingError(f"{one.name}@{one.number} comes first and cannot be delivered: {one.error}")
     return _deliver(version, ws.catalog.get_version(row.name, row.number), ws, tags or {})
 
 
@@ -109,23 +120,34 @@ def publish_pending(
 ) -> tuple[list[Published], list[Failure]]:
     """Deliver what MLflow does not show yet, of one collection or of all, each collection's versions in their order.
 
-    but: a version that is left out. look_again: also at what was delivered, since MLflow may have lost it. A version that is damaged is told, and does not keep the others from being delivered. Raises TrackingError when
-    MLflow does not answer.
+    but: a version that is left out. look_again: also at what was delivered, since MLflow may have lost it. A version that is damaged is told, and does not keep the others from being delivered; one that
+    MLflow refuses keeps the later ones of its collection. Raises TrackingError when MLflow takes none.
     """
     done: list[Published] = []
     failed: list[Failure] = []
+    refused: TrackingError | None = None
+    stuck: set[str] = set()
     every = sorted(ws.catalog.versions(name), key=lambda row: (row.name, row.number))
     for row in every if look_again else pending_versions(ws, name):
         if but is not None and (row.name, row.number) == (but.name, but.number):
             continue
+        if row.name in stuck:
+            failed.append(Failure(row.name, row.number, "an earlier version of the collection comes first", True))
+            continue
         try:
             version = find_version(f"{row.name}@{row.number}", ws)
             done.append(_deliver(version, row, ws, {}))
-        except (TrackingError, StorageFull):
+        except StorageFull:
             raise
+        except TrackingError as error:
+            refused = refused or error
+            stuck.add(row.name)
+            failed.append(Failure(row.name, row.number, str(error), True))
         except DiscoveryError as error:
             ws.report(f"publish: {row.name}@{row.number}: {error}")
             failed.append(Failure(row.name, row.number, str(error)))
+    if refused is not None and not done:
+        raise refused
     return done, failed
 
 
@@ -215,7 +237,7 @@ def _show_runs(
     if not pages.run_id:  # it is there: its parts are looked up, and what came since is added
         finish(run_id)
     if reports:
-        _show_verdict(client, run_id, reports[0], ws)
+        _show_verdict(client, run_id, version, reports[0], ws)
     return pages
 
 
@@ -266,6 +288,8 @@ def _version_content(
             "gallery.html": _gallery(version, row.number, ws),
             "spec.json": json.dumps(spec, indent=2),
             "members.csv": members_csv(ws.store.read_table(version)),
+            "croissant.json": json.dumps(version_croissant(version, row.number, ws), indent=2),
+            **_card(version, ws),
             **{f"quality/{report.id[:12]}.html": ws.store.read_file(report, "report").decode() for report in made_from.quality},
         },
         binaries={
@@ -320,8 +344,8 @@ def _show_models(client: Any, pages: Pages, version: DatasetVersion, row: Versio
     model_metrics(client, pages.runs[version.id], pages.models["dataset"], members, milliseconds(version.created_at))
 
 
-def _show_verdict(client: Any, run_id: str, report: CollectionReport, ws: Workspace) -> None:
-    """The verdict of a version's newest report, with its numbers and its page, in the version's run."""
+def _show_verdict(client: Any, run_id: str, version: DatasetVersion, report: CollectionReport, ws: Workspace) -> None:
+    """The verdict of a version's newest report, with its numbers and its page, in the version's run, and the data card with it."""
     details = ws.store.read_file(report, "expectations").decode()
     verdict = {
         "discovery.collection_report_id": report.id,
@@ -333,6 +357,7 @@ def _show_verdict(client: Any, run_id: str, report: CollectionReport, ws: Worksp
     texts = {
         f"collection/{report.id[:12]}.html": ws.store.read_file(report, "report").decode(),
         f"collection/{report.id[:12]}.json": details,
+        **_card(version, ws),
     }
     add_to_run(client, run_id, verdict, metrics, texts, milliseconds(report.created_at))
 
@@ -376,8 +401,14 @@ def _links(
     found.append(Linked("index", snapshot.id[:12], model_link(pages.shared_id, pages.models["index"]), in_words(snapshot)))
     found += [Linked("collection report", one.id[:12], pages.of(one), in_words(one)) for one in reports[:1]]
     found.append(Linked("members", "gallery", run_link(pages.experiment_id, pages.run_id, "gallery.html"), "every split with its pictures and reasons"))
+    found.append(Linked("data card", "card", run_link(pages.experiment_id, pages.run_id, CARD), "what is in it, how it was chosen, its certificate; Croissant beside it"))
     found.append(Linked("members", "table", run_link(pages.experiment_id, pages.run_id, "members.csv"), "an id, a split and a reason a row; as Parquet beside it"))
     return found
+
+
+def _card(version: DatasetVersion, ws: Workspace) -> dict[str, str]:
+    card = data_card(version, ws)
+    return {CARD: card_markdown(card), "card.json": json.dumps(card, indent=1, allow_nan=False)}
 
 
 def _lineage_picture(version: DatasetVersion, row: VersionRow, made_from: Ancestry, parent_row: VersionRow | None) -> bytes:

@@ -44,7 +44,7 @@ def data_card(version: DatasetVersion, ws: Workspace) -> dict[str, Any]:
         "taken_at": _moments(members["taken_at"]),
         "videos": len(set(members["video_id"].drop_null().to_pylist())),
         "sources": [{"manifest_id": one.id, "sources": list(one.sources), "ingested_at": one.created_at} for one in manifests if one.id in used],
-        "encoder_id": version.encoder_id, "index_id": snapshot.id, "spec": json.loads(version.spec),
+        "encoder_id": version.encoder_id, "index_id": snapshot.id, "spec": json.loads(spec.canonical()),
         "selection": _facts(version, ws), "candidates": version.candidates, "optimality_bound": version.optimality_bound,
         "coverage_radius": version.coverage_radius, "coverage_beyond": version.coverage_beyond, "split_similarity": version.split_similarity,
         "leaked": version.leaked, "removed_for_leakage": version.removed_for_leakage,
