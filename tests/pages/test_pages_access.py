@@ -52,7 +52,8 @@ def reader(app: FastAPI) -> TestClient:
 
 def paths(app: FastAPI, names: dict[str, str]) -> list[str]:
     assert all(isinstance(route, APIRoute) for route in app.routes)  # a mount would skip the check
-    return [route.path.format(**names) for route in app.routes if isinstance(route, APIRoute) and "GET" in route.methods]
+    asked = {"/api/version/{version_id}/why": f"?asset={names['asset_id']}"}  # what a route cannot answer without
+    return [route.path.format(**names) + asked.get(route.path, "") for route in app.routes if isinstance(route, APIRoute) and "GET" in route.methods]
 
 
 def test_every_route_refuses_anonymous_callers_and_answers_readers(

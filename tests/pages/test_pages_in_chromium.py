@@ -220,11 +220,11 @@ def test_the_keyboard_steps_through_pictures_and_sections(page: Page, address: s
 def test_a_version_shows_its_members_by_split(page: Page, address: str) -> None:
     page.goto(f"{address}/#versions")
     page.get_by_role("link", name="shown@2").click()
-    page.locator(".tiles figure").first.wait_for()
-    assert page.locator(".tiles figure").count() == 12
+    page.locator("main > .tiles figure").first.wait_for()
+    assert page.locator("main > .tiles figure").count() == 12
     page.get_by_role("group", name="Split").get_by_role("link", name="train").click()
-    expect(page.locator(".tiles figure").filter(has_not_text="train")).to_have_count(0)
-    assert 0 < page.locator(".tiles figure").count() < 12
+    expect(page.locator("main > .tiles figure").filter(has_not_text="train")).to_have_count(0)
+    assert 0 < page.locator("main > .tiles figure").count() < 12
 
 
 def test_a_kind_of_duplicates_that_does_not_occur_is_said(page: Page, address: str) -> None:
