@@ -91,9 +91,12 @@ def changed(version: DatasetVersion, ws: Workspace, change: Callable[[list[dict[
     change(rows)
     data = table_to_parquet(pa.Table.from_pylist(rows, schema=table.schema))
     key = "f" * 64
-    files = (ws.put_file(DatasetVersion, key, "table", data, ".parquet", len(rows)), version.file("removed"))
-    removed = ws.put_file(DatasetVersion, key, "removed", ws.store.read_file(version, "removed"), ".json")
-    return ws.commit(dataclasses.replace(version, id=key, digest="e" * 64, assets=len(rows), files=(files[0], removed)))
+    files = (
+        ws.put_file(DatasetVersion, key, "table", data, ".parquet", len(rows)),
+        ws.put_file(DatasetVersion, key, "decisions", ws.store.read_file(version, "decisions"), ".parquet"),
+        ws.put_file(DatasetVersion, key, "facts", ws.store.read_file(version, "facts"), ".json"),
+    )
+    return ws.commit(dataclasses.replace(version, id=key, digest="e" * 64, assets=len(rows), files=files))
 
 
 def with_settings(ws: Workspace, **collection: Any) -> Workspace:
