@@ -93,12 +93,7 @@ def publish_version(version: DatasetVersion, ws: Workspace, tags: Mapping[str, s
     triggered it. Raises TrackingError, after which the version waits: the next publication of anything, or `publish_pending`, delivers it.
     """
     row = ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
-    try:
-        failed = publish_pending(ws, but=row)[1]
-    except TrackingError as error:
-        failed = []
-        ws.report(f"publish: what waits cannot be delivered: {error}")
-    for one in failed:
+    for one in _deliver_what_waits(ws, row):
         if one.is_stuck and one.name == row.name and one.number < row.number:
             raise TrackingError(f"{one.name}@{one.number} comes first and cannot be delivered: {one.error}")
     return _deliver(version, ws.catalog.get_version(row.name, row.number), ws, tags or {})
@@ -149,6 +144,15 @@ def publish_pending(
     if refused is not None and not done:
         raise refused
     return done, failed
+
+
+def _deliver_what_waits(ws: Workspace, but: VersionRow | None = None) -> list[Failure]:
+    """`publish_pending` before something else is published, which a version that MLflow refuses does not stop: it is told, and goes on waiting."""
+    try:
+        return publish_pending(ws, but=but)[1]
+    except TrackingError as error:
+        ws.report(f"publish: what waits cannot be delivered: {error}")
+        return [Failure(row.name, row.number, str(error), True) for row in pending_versions(ws) if but is None or row != but]
 
 
 def pending_versions(ws: Workspace, name: str | None = None) -> list[VersionRow]:
@@ -497,7 +501,7 @@ def show_quality(manifest: Manifest, report: QualityReport, ws: Workspace, tags:
 
 def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
     """Show one pass through the chain in the experiment of discovery runs; its MLflow run id. The same records, the same run."""
-    publish_pending(ws)
+    _deliver_what_waits(ws)
     metrics = stage_metrics(list(records.values()))
     manifest = records.get("ingest")
     sources = ", ".join(manifest.sources) if isinstance(manifest, Manifest) else ""
@@ -518,7 +522,7 @@ def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str,
 
 def publish_drift(report: DriftReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> str:
     """Show a drift report with its page in the experiment of discovery runs; its MLflow run id. The same report, the same run."""
-    publish_pending(ws)
+    _deliver_what_waits(ws)
     figures = {"auc": report.auc, "p_value": report.p_value, "a_not_in_b": report.a.lacking, "b_not_in_a": report.b.lacking, "moved": len(report.moved)}
     content = RunContent(
         experiment=ws.config.mlflow.experiment,
