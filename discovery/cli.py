@@ -652,9 +652,10 @@ def _specs(options: argparse.Namespace, ws: Workspace) -> Answer:
 
 def _why(options: argparse.Namespace, ws: Workspace) -> Answer:
     from discovery.stages.versions import find_version
-    from discovery.stages.why import to_json, why
+    from discovery.stages.why import why
 
-    answer = to_json(why(find_version(options.version, ws), options.asset, ws))
+    answer = dataclasses.asdict(why(find_version(options.version, ws), options.asset, ws))
+    answer["steps"] = list(answer["steps"])
     return answer if options.json else {name: value for name, value in answer.items() if value not in ("", None)}
 
 

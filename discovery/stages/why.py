@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,20 @@ from discovery.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What happened to an asset at one stage, and the record that says so; empty where there is none."""
+
+    stage: str
+    record_id: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Why:
-    """The answer for one asset. steps: (stage, record id, what happened), in the order of the chain; the last decided."""
+    """The answer for one asset; the last of its steps, in the order of the chain, decided.
+
+    rule: one of stages.decisions.RULES, or `rejected`, `quarantined`, `later`. value, threshold, evidence: as in schemas.DECISIONS. split: empty when it is no member.
+    """
 
     asset_id: str
     source_uri: str
@@ -32,7 +43,7 @@ class Why:
     threshold: float | None
     stage: str
     record_id: str
-    steps: tuple[tuple[str, str, str], ...]
+    steps: tuple[Step, ...]
 
 
 def why(version: DatasetVersion, asset: str, ws: Workspace) -> Why:
@@ -51,10 +62,10 @@ def why(version: DatasetVersion, asset: str, ws: Workspace) -> Why:
         return _before(asset, version, snapshot.id, manifests, ws)
     asset_id = found["asset_id"]
     uri = manifest_uri(asset_id, manifest, ws) if manifest else ""
-    steps = [("ingest", manifest.id, f"listed as {uri}")] if manifest else []
+    steps = [Step("ingest", manifest.id, f"listed as {uri}")] if manifest else []
     report = next((one for one in embedding_sets(snapshot, ws) if manifest is not None and one.manifest_id == manifest.id), None)
     if report is not None:
-        steps.append(("check", report.report_id, "passed the quality check"))
+        steps.append(Step("check", report.report_id, "passed the quality check"))
     rule = RULES[found["rule"]]
     record = found["record_id"] or (version.id if rule.stage == "curate" else "")
     words = sentence(found)
@@ -62,7 +73,7 @@ def why(version: DatasetVersion, asset: str, ws: Workspace) -> Why:
     if found["is_member"]:
         row = member.filter(pc.equal(member["asset_id"], asset_id)).to_pylist()[0]
         split, words = row["split"], f"{words} ({row['reason']})"
-    steps.append((rule.stage, record, words))
+    steps.append(Step(rule.stage, record, words))
     evidence = found["evidence"] or ""
     return Why(
         asset_id, uri, found["is_member"], split, found["rule"], words, evidence,
@@ -115,19 +126,24 @@ def _before(asset: str, version: DatasetVersion, snapshot_id: str, manifests: li
         if len(asset) >= 4:
             same = pc.or_(same, pc.fill_null(pc.starts_with(table["asset_id"], asset), False))
         for row in table.filter(same).to_pylist():
-            base = (row["asset_id"] or "", row["source_uri"])
             if row["asset_id"] is None:
                 words = f"ingest rejected it: {row['reason']}"
-                return Why(*base, False, "", "rejected", words, "", "", None, None, "ingest", manifest.id, (("ingest", manifest.id, words),))
-            steps = [("ingest", manifest.id, f"listed as {row['source_uri']}")]
+                return _lost(row, "rejected", [Step("ingest", manifest.id, words)])
+            listed = Step("ingest", manifest.id, f"listed as {row['source_uri']}")
             if manifest.id not in known:
                 words = "it was ingested after the index that the version was made from"
-                return Why(*base, False, "", "later", words, "", "", None, None, "index", snapshot_id, (*steps, ("index", snapshot_id, words)))
+                return _lost(row, "later", [listed, Step("index", snapshot_id, words)])
             report, missed = _quarantined(row["asset_id"], manifest, ws)
             if report is not None:
                 words = f"the quality check held it back: {missed}"
-                return Why(*base, False, "", "quarantined", words, "", "", None, None, "check", report.id, (*steps, ("check", report.id, words)))
+                return _lost(row, "quarantined", [listed, Step("check", report.id, words)])
     raise UnknownRecord(f"Nothing is known of {asset!r}: no manifest lists it, by id, first digits or URI. Ingest it first.")
+
+
+def _lost(row: dict[str, Any], rule: str, steps: list[Step]) -> Why:
+    """Of what was lost at the last of its steps."""
+    last = steps[-1]
+    return Why(row["asset_id"] or "", row["source_uri"], False, "", rule, last.what, "", "", None, None, last.stage, last.record_id, tuple(steps))
 
 
 def _quarantined(asset_id: str, manifest: Manifest, ws: Workspace) -> tuple[QualityReport | None, str]:
@@ -142,9 +158,3 @@ def _quarantined(asset_id: str, manifest: Manifest, ws: Workspace) -> tuple[Qual
             return report, ", ".join(rows[0]["failed"])
     return None, ""
 
-
-def to_json(answer: Why) -> dict[str, Any]:
-    """Plain values for --json."""
-    steps = [{"stage": stage, "record_id": record, "what": what} for stage, record, what in answer.steps]
-    fields = ("asset_id", "source_uri", "is_member", "split", "rule", "sentence", "evidence", "evidence_uri", "value", "threshold", "stage", "record_id")
-    return json.loads(json.dumps({**{name: getattr(answer, name) for name in fields}, "steps": steps}))  # type: ignore[no-any-return]

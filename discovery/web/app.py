@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from discovery.addressing import is_content_id
 from discovery.config import Config, load_config
 from discovery.errors import DiscoveryError, UnknownRecord
+from discovery.stages.why import Why
 from discovery.types import NoveltyReport
 from discovery.web.headers import SecurityHeaders
 from discovery.web.read_model.assets import AssetView, asset_view
@@ -29,7 +30,7 @@ from discovery.web.read_model.duplicates import DuplicatesView, Kind, duplicates
 from discovery.web.read_model.library import Library
 from discovery.web.read_model.novelty import NoveltyView, Show, novel_view
 from discovery.web.read_model.runs import Overview, Rejections, Run, overview, rejections, run
-from discovery.web.read_model.versions import Decision, VersionsView, VersionView, decision_view, version_view, versions_view
+from discovery.web.read_model.versions import VersionsView, VersionView, version_view, versions_view, why_view
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -141,8 +142,8 @@ def create_app(
         return version_view(library(), version_id, split, offset, limit)
 
     @app.get("/api/version/{version_id}/why")
-    def api_why(version_id: Id, asset: Asked) -> Decision:
-        return decision_view(library(), version_id, asset)
+    def api_why(version_id: Id, asset: Asked) -> Why:
+        return why_view(library(), version_id, asset)
 
     @app.get("/api/asset/{asset_id}")
     def api_asset(asset_id: Id) -> AssetView:

@@ -236,7 +236,7 @@ def test_why_answers_for_members_for_others_and_for_what_never_came_so_far(lab: 
     member = next(iter(lab.splits(version)))
     answer = why(version, member[:12], lab.ws)
     assert answer.is_member and answer.rule == "selected" and answer.split in version.splits and "facility_location: pick" in answer.sentence
-    assert [step[0] for step in answer.steps] == ["ingest", "check", "curate"]
+    assert [step.stage for step in answer.steps] == ["ingest", "check", "curate"]
     copy = why(version, f"{lab.source}/bird/near-2.jpg", lab.ws)
     assert not copy.is_member and copy.rule == "duplicates" and copy.evidence == lab.id_of("bird/02.jpg") and copy.evidence_uri.endswith("bird/02.jpg")
     assert lab.ws.catalog.get_record(copy.record_id).stage == "dedupe"

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from discovery.adapters.catalog import VersionRow
 from discovery.stages.decisions import RULES
-from discovery.stages.why import why
+from discovery.stages.why import Why, why
 from discovery.types import CollectionReport, DatasetVersion
 from discovery.web.read_model.library import Library, file_name, finite
 
@@ -83,30 +83,6 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """Why an asset is in a version or not: the rule in words, what it was decided by, and the way of the asset so far."""
-
-    asset_id: str
-    source_uri: str
-    is_member: bool
-    split: str
-    rule: str
-    sentence: str
-    evidence: str
-    evidence_uri: str
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What happened to an asset at one stage, and the record that says so."""
-
-    stage: str
-    record_id: str
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
 class VersionView:
     """One version with a page of its members in the order of selection, the spec that it was made from, what was left out, and its facts:
     parts, quotas, coverage and certificate, as `discovery card` tells them; empty for versions from before they were kept."""
@@ -153,13 +129,9 @@ def version_view(library: Library, version_id: str, split: str | None, offset: i
     return VersionView(_version(library, row), spec, left_out, facts, _checked(library, record), members, len(chosen), offset, offset + limit < len(chosen))
 
 
-def decision_view(library: Library, version_id: str, asset: str) -> Decision:
+def why_view(library: Library, version_id: str, asset: str) -> Why:
     """Why an asset, by id, its first digits or URI, is in a version or not. Raises UnknownRecord."""
-    found = why(library.get(DatasetVersion, version_id), asset, library.workspace)
-    return Decision(
-        found.asset_id, found.source_uri, found.is_member, found.split, found.rule, found.sentence, found.evidence, found.evidence_uri,
-        tuple(Step(*step) for step in found.steps),
-    )  # fmt: skip
+    return why(library.get(DatasetVersion, version_id), asset, library.workspace)
 
 
 def web_address(url: str | None) -> str:
