@@ -17,8 +17,8 @@ from discovery.core.measures import MEASURES
 from discovery.core.sessions import device_sessions
 from discovery.errors import CorruptArtifact
 from discovery.schemas import METADATA
-from discovery.stages.history import embedding_sets
-from discovery.types import DuplicateReport, IndexSnapshot, Manifest, NoveltyReport, QualityReport
+from discovery.stages.history import embedding_sets, load_snapshot
+from discovery.types import DatasetVersion, DuplicateReport, IndexSnapshot, Manifest, NoveltyReport, QualityReport
 from discovery.workspace import Workspace
 
 LISTED = (
@@ -61,6 +61,12 @@ def asset_table(snapshot: IndexSnapshot, ws: Workspace, novelty: list[NoveltyRep
     schema = _schema()
     arrays = [columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(ids), field.type) for field in schema]
     return with_attributes(pa.Table.from_arrays(arrays, schema=schema), listed["attributes"].to_pylist())
+
+
+def assets_of(version: DatasetVersion, ws: Workspace) -> pa.Table:
+    """The asset table that a version was made over, the same whenever it is asked for. Raises CorruptArtifact when the store lost what it was made from."""
+    novelty = [report for key in version.inputs if (report := ws.store.load_record(NoveltyReport, key)) is not None]
+    return asset_table(load_snapshot(version.snapshot_id, ws), ws, novelty)
 
 
 def column_names() -> list[str]:

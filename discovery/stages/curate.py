@@ -20,12 +20,12 @@ from discovery.addressing import content_id
 from discovery.core.splits import grouped_splits, merge_groups
 from discovery.errors import CorruptArtifact, SpecError
 from discovery.spec import CollectionSpec
-from discovery.stages.asset_table import asset_table, novelty_reports
+from discovery.stages.asset_table import asset_table, assets_of, novelty_reports
 from discovery.stages.candidate_pool import Pool, open_pool
 from discovery.stages.certificate import across_splits, duplicate_recall, leakage
 from discovery.stages.collection_choice import Choice, choose, coverage, in_some_part
 from discovery.stages.decisions import CANDIDATE_RULES
-from discovery.stages.history import current_snapshot, embedding_sets, load_snapshot
+from discovery.stages.history import current_snapshot, embedding_sets
 from discovery.stages.score import score
 from discovery.stages.versions import find_kept_out, find_parent, find_version
 from discovery.types import DatasetVersion, DuplicateReport, IndexSnapshot, Manifest, NoveltyReport
@@ -98,9 +98,7 @@ def candidates_of(version: DatasetVersion, ws: Workspace) -> tuple[pa.Table, pa.
 
     Of a version from before decisions were kept all assets count. Raises CorruptArtifact when the store lost what the version was made from.
     """
-    snapshot = load_snapshot(version.snapshot_id, ws)
-    novelty = [report for key in version.inputs if (report := ws.store.load_record(NoveltyReport, key)) is not None]
-    assets = asset_table(snapshot, ws, novelty)
+    assets = assets_of(version, ws)
     if not any(ref.role == "decisions" for ref in version.files):
         return assets, assets
     decisions = ws.store.read_table(version, "decisions", columns=["asset_id", "rule"])

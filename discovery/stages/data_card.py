@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from discovery.spec import CollectionSpec
-from discovery.stages.asset_table import asset_table
+from discovery.stages.asset_table import assets_of
 from discovery.stages.decisions import RULES
 from discovery.stages.history import load_snapshot
 from discovery.stages.label_findings import label_column
+from discovery.stages.versions import row_of
 from discovery.types import CollectionReport, DatasetVersion, Manifest, NoveltyReport, QualityReport
 from discovery.workspace import Workspace
 
@@ -27,11 +28,11 @@ def data_card(version: DatasetVersion, ws: Workspace) -> dict[str, Any]:
     spec = CollectionSpec.model_validate_json(version.spec)
     snapshot = load_snapshot(version.snapshot_id, ws)
     novelty = [report for key in version.inputs if (report := ws.store.load_record(NoveltyReport, key)) is not None]
-    assets = asset_table(snapshot, ws, novelty)
+    assets = assets_of(version, ws)
     table = ws.store.read_table(version)
     members = assets.filter(pc.is_in(assets["asset_id"], table["asset_id"].combine_chunks()))
     label = label_column(spec, assets, ws)
-    row = next((row for row in ws.catalog.versions(version.name) if row.digest == version.digest), None)
+    row = row_of(version, ws)
     manifests = [one for key in snapshot.manifests if (one := ws.store.load_record(Manifest, key)) is not None]
     used = set(members["manifest_id"].to_pylist())
     columns = list(dict.fromkeys([*([label] if label else []), *DESCRIBED, *(["license"] if "license" in assets.column_names else [])]))

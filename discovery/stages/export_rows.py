@@ -11,22 +11,17 @@ from discovery.core.boxes import parse_boxes
 from discovery.core.export_plan import Example, order_examples
 from discovery.errors import ConfigError, CorruptArtifact, InvalidInput, nearest
 from discovery.spec import CollectionSpec
-from discovery.stages.asset_table import asset_table, column_name
-from discovery.stages.history import load_snapshot
+from discovery.stages.asset_table import assets_of, column_name
 from discovery.stages.label_findings import label_column, labels_of
-from discovery.stages.versions import find_version
-from discovery.types import DatasetVersion, NoveltyReport
+from discovery.stages.versions import find_version, row_of
+from discovery.types import DatasetVersion
 from discovery.workspace import Workspace
 
 
 def version_number(version: DatasetVersion, ws: Workspace) -> int:
     """The number that a version has under its name."""
-    for row in ws.catalog.versions(version.name):
-        if row.version_id == version.id:
-            return int(row.number)
-    for row in ws.catalog.versions(version.name):  # the digest is numbered once, whichever run made it first
-        if row.digest == version.digest:
-            return int(row.number)
+    if (row := row_of(version, ws)) is not None:
+        return row.number
     raise CorruptArtifact(f"Version {version.name} with digest {version.digest[:12]}… has no number in the catalog. Run `discovery reindex-catalog`.")
 
 
@@ -36,9 +31,7 @@ def examples_of(version: DatasetVersion, label: str, ws: Workspace) -> tuple[str
     label: a column of the asset table; empty takes the usual one, see stages.label_findings.label_column. Raises ConfigError for one that does not
     exist, CorruptArtifact when the store lost what the version was made from.
     """
-    snapshot = load_snapshot(version.snapshot_id, ws)
-    novelty = [report for key in version.inputs if (report := ws.store.load_record(NoveltyReport, key)) is not None]
-    assets = asset_table(snapshot, ws, novelty)
+    assets = assets_of(version, ws)
     members = ws.store.read_table(version)
     spec = CollectionSpec.model_validate_json(version.spec)
     column = _label(label, spec, assets, ws)
