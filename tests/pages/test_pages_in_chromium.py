@@ -223,6 +223,8 @@ def test_a_version_shows_its_members_by_split(page: Page, address: str) -> None:
     page.locator("main > .tiles figure").first.wait_for()
     assert page.locator("main > .tiles figure").count() == 12
     page.get_by_role("group", name="Split").get_by_role("link", name="train").click()
+    page.locator(".choice a[aria-current=true]", has_text="train").wait_for()  # the page of the split stands
+    page.locator("main > .tiles figure").first.wait_for()
     expect(page.locator("main > .tiles figure").filter(has_not_text="train")).to_have_count(0)
     assert 0 < page.locator("main > .tiles figure").count() < 12
 
