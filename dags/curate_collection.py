@@ -57,7 +57,7 @@ def curate_collection() -> None:
 
     @task
     def preview(params=None):
-        return tasks.preview(params)
+        return tasks.preview(params, get_current_context())
 
     @task.branch
     def decide(params=None):

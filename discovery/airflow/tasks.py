@@ -182,10 +182,10 @@ def check_collection(params: Mapping[str, Any], version: Json, context: Any = No
         return answer
 
 
-def preview(params: Mapping[str, Any]) -> Json:
+def preview(params: Mapping[str, Any], context: Any = None) -> Json:
     """What the form's spec would give: a version without a number, to be looked at on its page, which `curate` takes as it is.
 
-    Saves the spec when the form asks for it. `body` is what an approval shows.
+    Saves the spec when the form asks for it, under the name of who triggered the run. `body` is what an approval shows.
     """
     from airflow.configuration import conf
 
@@ -196,7 +196,8 @@ def preview(params: Mapping[str, Any]) -> Json:
     with task_workspace(params) as ws:
         spec = spec_of_form(params, ws)
         if params.get("save") and str(params.get("spec") or "").strip() and not params.get("saved"):
-            save_spec(text_of_form(params), str(params.get("saved_by") or "airflow"), ws, "form: spec")
+            user = context["dag_run"].triggering_user_name if context is not None else None  # None also for a run that no user triggered
+            save_spec(text_of_form(params), user or "airflow", ws, "form: spec")
         remember_names(ws)
         version = prepare(spec, ws)
         facts = json.loads(ws.store.read_file(version, "facts"))
