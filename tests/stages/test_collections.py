@@ -225,7 +225,7 @@ def test_novelty_against_a_named_reference_is_scored_when_it_is_asked_for(lab: L
     assert None not in found.members["novelty"].to_pylist()
 
 
-def test_the_same_spec_gives_the_same_version_and_another_order_of_its_lists_too(lab: Lab) -> None:
+def test_the_same_spec_gives_the_same_version_and_one_number(lab: Lab) -> None:
     text = "name: again\nbudget: 9\nquotas: [{by: category, max: 5}]\n"
     assert lab.make(text) == lab.make(text)
     assert [row.number for row in lab.ws.catalog.versions("again")] == [1]
