@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,14 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before numpy and torch are load
 
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 from PIL import Image
 
 from tests.order import rank
+
+# absl, which mlcroissant logs with, closes the stream that it found when it was imported, as soon as somebody sets logging up anew and `sys.stderr` is another
+# one then: Airflow does, at its first import, and in a test with capsys the stream is pytest's own. The process's standard error it never closes.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
