@@ -9,8 +9,8 @@ The candidates are the pool without near-duplicates, as a collection has them by
     distance, radius  cosine distance from a picture of the pool to the nearest chosen one, mean and largest
 
 Each line has the mean and, paired by resample, the difference from random with a 95 % interval (t over resamples; pictures are the same in all of them, so the
-interval is of the draw of pool and test, not of another corpus). At the end the bars: the default selector ahead of random in distance and rare, with intervals that do not
-overlap; nowhere behind in accuracy.
+interval is of the draw of pool and test, not of another corpus). At the end the same by selector and budget over all tasks, where each task counts alike, and the bars: the
+default selector ahead of random in distance and rare, with intervals that do not overlap; nowhere behind in accuracy.
 
     bash get_corpora.sh /tmp/corpora && discovery run /tmp/corpora/manifest.csv --root STORE --no-curate
     python -m benchmarks.curation_gain --prepare STORE --pictures pictures.npz        vectors, labels and groups of copies of the store, 21 MB
@@ -226,6 +226,7 @@ def main() -> None:
         prepare(options.prepare, options.corpora, options.pictures)
         return
     verdicts: Counter[tuple[str, str]] = Counter()
+    pooled: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as workers:
         for task in tasks_of(options.pictures):
             if options.only and task.name not in options.only:
@@ -241,6 +242,8 @@ def main() -> None:
                         continue
                     values = np.array([one[budget, method] for one in rows])
                     base = np.array([one[budget, "random raw" if method.endswith(" raw") else "random"] for one in rows])
+                    if len(rows) == len(results):
+                        pooled.setdefault((budget, method), []).append(values)
                     line = [f"{task.name:15} {'planted' if is_planted else '       '} {budget:4} {method:21}"]
                     for column, name in enumerate(FIGURES):
                         mean, wide = interval(values[:, column] - base[:, column])
@@ -253,6 +256,16 @@ def main() -> None:
                                 line.append("BEHIND")
                     print("  ".join(line), flush=True)
                 print(f"{'':15} {options.resamples} resamples in {time.perf_counter() - started:.0f} s", flush=True)
+    print("\nmean over the tasks, planted and not, that have the budget: each counts alike; intervals over resamples; * apart: the intervals of it and of random do not overlap")
+    for budget, method in sorted(pooled, key=lambda one: (one[0], one[1].endswith(" raw"), METHODS.index(one[1].removesuffix(" raw")))):
+        values, base = (np.mean(pooled[budget, one], axis=0) for one in (method, "random raw" if method.endswith(" raw") else "random"))
+        line = [f"{len(pooled[budget, method]):2} tasks {budget:4} {method:21}"]
+        for column, name in enumerate(FIGURES):
+            (mean, wide), (other, breadth) = interval(values[:, column]), interval(base[:, column])
+            gain, width = interval(values[:, column] - base[:, column])
+            apart = "*" if abs(mean - other) > wide + breadth else " "
+            line.append(f"{name} {mean:.3f} ±{wide:.3f}" + ("" if method.startswith("random") else f" ({gain:+.3f} ±{width:.3f}){apart}"))
+        print("  ".join(line))
     print(f"\n{DEFAULT} against random, without near-duplicates; lines of a task, planting and budget whose 95 % interval of the paired difference is above 0, spans it, or is below it:")
     for name in FIGURES:
         print(f"  {name:10} ahead {verdicts[name, 'ahead']:2}  level {verdicts[name, 'level']:2}  behind {verdicts[name, 'behind']:2};  of those ahead, with intervals of both that do not overlap {verdicts[name, 'apart']:2}")
