@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -206,6 +207,19 @@ class CollectionSpec(_Part):
     def identity(self) -> str:
         """Canonical JSON of what differs from the defaults, so that a key which is added later changes no digest."""
         return canonical_json({"name": self.name, **self.model_dump(mode="json", exclude_defaults=True)})
+
+
+def value_text(value: object) -> str | None:
+    """A value of a column, or a key under `values` of a quota, as the text by which the two are compared; None for null and NaN.
+
+    >>> value_text(3), value_text(3.0), value_text(0.5), value_text(True), value_text("True"), value_text(None)
+    ('3', '3', '0.5', 'true', 'True', None)
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def parse_bytes(text: str) -> int:
