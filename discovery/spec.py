@@ -4,33 +4,71 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from discovery.addressing import canonical_json
 from discovery.core.selection import SELECTORS
 from discovery.errors import SpecError, nearest
+from discovery.yaml_text import line_of, read_yaml
 
 VERSION_TEXT = r"^[a-z0-9][a-z0-9._-]*@(v?[0-9]+|[a-z][a-z0-9_-]*)$"  # a number, or an alias such as current
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")  # it becomes a folder, the name of a metric and of a data set
 BYTES = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) ?(?P<unit>|[kMGT]i?)B", re.ASCII)
 TOGETHER = {"duplicate_group": "component_id", "video": "video_id"}  # what people call it, and the column
+UNDER_SPLITS = ("keep_together", "stratify")
+MOST = 10**18  # of any number in a spec: sums of it stay within 64 bits
 VersionText = Annotated[str, Field(pattern=VERSION_TEXT)]
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):  # which Python takes for 1 and 0
+        raise ValueError("expected a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth), Field(ge=0, le=MOST)]
+Positive = Annotated[int, BeforeValidator(_no_truth), Field(gt=0, le=MOST)]
+Share = Annotated[float, BeforeValidator(_no_truth), Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The text that a spec was read from. What a spec says does not depend on it: all are equal."""
+
+    origin: str = field(default="", compare=False)
+    node: Any = field(default=None, compare=False, repr=False)
+
+
 class Select(_Part):
     """How members are chosen among the candidates. by: column of `stratified`; equal: as many of each of its values; clusters: of `cluster_balanced`."""
 
     method: str = "facility_location"
-    seed: int = Field(7, ge=0)
+    seed: Whole = 7
     by: str = ""
     equal: bool = False
-    clusters: int = Field(0, ge=0, le=4000)
+    clusters: Annotated[Whole, Field(le=4000)] = 0
 
     @field_validator("method")
     @classmethod
@@ -53,8 +91,8 @@ class Select(_Part):
 class Bounds(_Part):
     """Fewest and most members."""
 
-    min: int | None = Field(None, ge=0)
-    max: int | None = Field(None, ge=0)
+    min: Whole | None = None
+    max: Whole | None = None
 
     @model_validator(mode="after")
     def _min_is_not_above_max(self) -> Self:
@@ -64,24 +102,44 @@ class Bounds(_Part):
 
 
 class Quota(Bounds):
-    """Bounds on how many members share a value of a column: for every value, or for those under `values`, which count before."""
+    """Bounds on how many members share a value of a column: for every value, or for those under `values`, which count before.
+
+    A bound that a value does not have of its own is the general one; in `values` it is written out.
+    """
 
     by: str
     values: dict[str, Bounds] = {}
 
     def bounds_of(self, value: str) -> Bounds:
         """What holds for one value."""
-        own = self.values.get(value, Bounds())
-        given = own.model_fields_set
-        return Bounds(min=own.min if "min" in given else self.min, max=own.max if "max" in given else self.max)
+        return self.values.get(value, Bounds(min=self.min, max=self.max))
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _keys_are_text(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        named: dict[str, Any] = {}
+        for key, bounds in value.items():
+            text = value_text(key)
+            if text is None:
+                raise ValueError("null is no value of a column. Put it in quotes if it is a word")
+            if text in named:
+                raise ValueError(f"value {text!r} is given twice")
+            named[text] = bounds
+        return named
 
     @model_validator(mode="after")
-    def _values_go_with_the_rest(self) -> Self:
-        for value in self.values:
-            try:
-                self.bounds_of(value)
-            except ValueError:
-                raise ValueError(f"value {value!r}: its own bound and the general one contradict each other; give it both") from None
+    def _write_out_what_values_inherit(self) -> Self:
+        resolved = {}
+        for value, own in self.values.items():
+            given = own.model_fields_set
+            least, most = own.min if "min" in given else self.min, own.max if "max" in given else self.max
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"value {value!r}: its own bound and the general one contradict each other; give it both")
+            resolved[value] = Bounds(min=least, max=most)
+        if resolved:
+            object.__setattr__(self, "values", resolved)  # the model is frozen for everyone else
         return self
 
 
@@ -89,15 +147,15 @@ class NoveltyFilter(_Part):
     """Which novelty counts: that against `reference`, else the newest report of each batch. `only_novel` keeps discoveries at `fdr` alone."""
 
     reference: str = ""
-    fdr: float = Field(0.1, gt=0, lt=1)
+    fdr: Annotated[Share, Field(gt=0, lt=1)] = 0.1
     only_novel: bool = False
 
 
 class Budget(_Part):
     """How much a collection may hold; bytes as 20 GB (1000) or 20 GiB (1024), or a plain number."""
 
-    assets: int | None = Field(None, gt=0)
-    bytes: int | None = Field(None, gt=0)
+    assets: Positive | None = None
+    bytes: Positive | None = None
 
     @field_validator("bytes", mode="before")
     @classmethod
@@ -118,7 +176,7 @@ class MixPart(_Part):
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$")
-    share: float | None = Field(None, gt=0, le=1)
+    share: Annotated[Share, Field(gt=0)] | None = None
     where: str = ""
     like: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
@@ -126,11 +184,15 @@ class MixPart(_Part):
     select: Select | None = None
 
 
+def _kind_of_budget(value: Any) -> str:
+    return "both" if isinstance(value, dict | Budget) else "assets"
+
+
 class CollectionSpec(_Part):
     """A collection as asked for; `identity()` is its part of a version's digest."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
-    budget: Annotated[int, Field(gt=0)] | Budget
+    budget: Annotated[Annotated[Positive, Tag("assets")] | Annotated[Budget, Tag("both")], Discriminator(_kind_of_budget)]
     where: str = ""
     like: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
@@ -142,29 +204,51 @@ class CollectionSpec(_Part):
     novelty: NoveltyFilter = NoveltyFilter()
     duplicates: Literal["keep", "drop"] = "drop"
     must_not_leak_into: tuple[VersionText, ...] = ()
-    splits: dict[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
+    splits: dict[str, Share] = {"train": 0.8, "val": 0.1, "test": 0.1}
     keep_together: tuple[str, ...] = ("duplicate_group", "capture", "burst", "video")
     stratify: str = ""
     parent: VersionText | None = None
 
+    _written: Written = PrivateAttr(default_factory=Written)
+
     @field_validator("budget", mode="before")
     @classmethod
     def _budget_in_bytes(cls, value: Any) -> Any:
-        return {"bytes": parse_bytes(value)} if isinstance(value, str) else value
+        if not isinstance(value, str) or is_digits(value):
+            return value
+        return {"bytes": parse_bytes(value)}
 
     @model_validator(mode="before")
     @classmethod
     def _lift_what_stands_under_splits(cls, data: Any) -> Any:
-        """In YAML `keep_together` and `stratify` stand under `splits`."""
-        if isinstance(data, dict) and isinstance(data.get("splits"), dict):
-            splits = dict(data["splits"])
-            lifted = {name: splits.pop(name) for name in ("keep_together", "stratify") if name in splits}
-            return {**data, **lifted, "splits": splits}
-        return data
+        """In YAML `keep_together` and `stratify` stand under `splits`; without shares beside them, the usual shares count."""
+        if not isinstance(data, dict) or not isinstance(data.get("splits"), dict):
+            return data
+        splits = dict(data["splits"])
+        lifted = {name: splits.pop(name) for name in UNDER_SPLITS if name in splits}
+        if both := sorted(set(lifted) & set(data)):
+            raise ValueError(f"{both[0]}: stands under splits and beside it; keep the one under splits")
+        rest = {key: value for key, value in data.items() if key != "splits"}
+        return {**rest, **lifted} if lifted and not splits else {**rest, **lifted, "splits": splits}
+
+    @field_validator("splits", mode="before")
+    @classmethod
+    def _split_names_can_be_used(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        named = {value_text(key) or "": share for key, share in value.items()}
+        if wrong := [name for name in named if not SPLIT_NAME.fullmatch(name)]:
+            raise ValueError(
+                f"{wrong[0]!r} cannot be the name of a split, which becomes a folder and a metric: use up to 50 letters, digits, . _ and -, "
+                "the first a letter or a digit."
+            )
+        if len({name.lower() for name in named}) < len(value):
+            raise ValueError("two splits have one name, or names that only differ in upper and lower case; as folders they would be one.")
+        return named
 
     @model_validator(mode="after")
     def _fractions_sum_to_one(self) -> Self:
-        if not self.splits or abs(sum(self.splits.values()) - 1) > 1e-6 or min(self.splits.values()) < 0:
+        if not self.splits or abs(sum(self.splits.values()) - 1) > 1e-6:
             raise ValueError("splits must be fractions that sum to 1")
         return self
 
@@ -185,9 +269,10 @@ class CollectionSpec(_Part):
             raise ValueError("mix: shares are of a budget in assets; give budget: {assets: …, bytes: …}")
         if both := sorted(set(self.include) & set(self.exclude)):
             raise ValueError(f"{both[0]!r} is in include and in exclude")
-        columns = [quota.by.lower() for quota in self.quotas]
+        columns = [column_of(quota.by) for quota in self.quotas]
         if doubled := sorted({name for name in columns if columns.count(name) > 1}):
-            raise ValueError(f"quotas: {doubled[0]!r} has two; put the bounds of single values under `values`")
+            named = " and ".join(repr(quota.by) for quota in self.quotas if column_of(quota.by) == doubled[0])
+            raise ValueError(f"quotas: {named} are one column; give it one quota, with the bounds of single values under `values`")
         return self
 
     @property
@@ -199,6 +284,28 @@ class CollectionSpec(_Part):
     def limit_bytes(self) -> int | None:
         """Bytes there may be at most; None where only assets count."""
         return None if isinstance(self.budget, int) else self.budget.bytes
+
+    def place(self, *path: str | int) -> str:
+        """Where a key stands, to begin a message with: file and line, or the name of the collection when the spec was not read from a text."""
+        if self._written.node is None:
+            return f"Collection {self.name}"
+        return f"{self._written.origin}:{_line(self._written.node, list(path))}"
+
+    def columns(self) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+        """Each name of a column that the spec uses outside of `where`, and the path of the key that it stands under."""
+        yield from ((name, ("keep_together", place)) for place, name in enumerate(self.keep_together))
+        if self.stratify:
+            yield self.stratify, ("stratify",)
+        yield from ((quota.by, ("quotas", place, "by")) for place, quota in enumerate(self.quotas))
+        if self.select.by:
+            yield self.select.by, ("select", "by")
+        yield from ((part.select.by, ("mix", place, "select", "by")) for place, part in enumerate(self.mix) if part.select and part.select.by)
+
+    def filters(self) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+        """Each `where`, and its path."""
+        if self.where:
+            yield self.where, ("where",)
+        yield from ((part.where, ("mix", place, "where")) for place, part in enumerate(self.mix) if part.where)
 
     def canonical(self) -> str:
         """Canonical JSON of every field, to be read again."""
@@ -222,20 +329,47 @@ def value_text(value: object) -> str | None:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def column_name(name: str) -> str:
+    """A name as the asset table has it: in lower case as far as DuckDB takes letters of two cases for one, which is ASCII.
+
+    >>> column_name("Label"), column_name("ÄB")
+    ('label', 'Äb')
+    """
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
+def column_of(name: str) -> str:
+    """The column of the asset table that a name in a spec stands for.
+
+    >>> column_of("video"), column_of("Category")
+    ('video_id', 'category')
+    """
+    return TOGETHER.get(column_name(name), column_name(name))
+
+
+def is_digits(text: str) -> bool:
+    """Whether a text is a plain whole number.
+
+    >>> is_digits("2000"), is_digits("²"), is_digits("2 GB")
+    (True, False, False)
+    """
+    return text.strip().isascii() and text.strip().isdigit()
+
+
 def parse_bytes(text: str) -> int:
     """A number of bytes.
 
     >>> parse_bytes("1.5 GB"), parse_bytes("2 KiB"), parse_bytes("12")
     (1500000000, 2048, 12)
     """
-    if text.strip().isdigit():
-        return int(text)
+    if is_digits(text):
+        return int(text.strip()[:99])  # longer ones are above what may be all the same
     match = BYTES.fullmatch(text.strip().replace("K", "k"))
     if match is None:
         raise ValueError("expected a number of assets, or bytes such as 20 GB or 512 MiB")
     unit = match["unit"]
     base = 1024 if unit.endswith("i") else 1000
-    return int(float(match["number"]) * base ** (" kMGT".index(unit[0]) if unit else 0))
+    return int(Decimal(match["number"]) * base ** (" kMGT".index(unit[0]) if unit else 0))
 
 
 def parse_spec(text: str, origin: str = "spec") -> CollectionSpec:
@@ -244,60 +378,74 @@ def parse_spec(text: str, origin: str = "spec") -> CollectionSpec:
     >>> parse_spec("name: cats\\nbudget: 10").budget
     10
     """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f":{mark.line + 1}" if mark else ""
-        raise SpecError(f"{origin}{place}: not valid YAML: {getattr(error, 'problem', error)}.") from error
+    node, data = read_yaml(text, origin)
     if not isinstance(data, dict):
-        raise SpecError(f"{origin}:1: expected a mapping with at least name and budget, found {type(data).__name__}.")
+        raise SpecError(f"{origin}:1: expected a mapping with at least name and budget, found {'nothing' if data is None else type(data).__name__}.")
     try:
-        return CollectionSpec.model_validate(data)
+        spec = CollectionSpec.model_validate(data)
     except ValidationError as error:
         raise SpecError(_what_is_wrong(error, node, origin)) from error
+    spec._written = Written(origin, node)
+    return spec
+
+
+PLAIN = {  # what pydantic found, in the words of a person who writes YAML
+    "int_type": "expected a whole number", "int_parsing": "expected a whole number", "int_from_float": "expected a whole number",
+    "int_parsing_size": "expected a whole number of fewer digits", "float_type": "expected a number", "float_parsing": "expected a number",
+    "finite_number": "expected a number", "bool_type": "expected true or false", "bool_parsing": "expected true or false",
+    "string_type": "expected text", "tuple_type": "expected a list, such as [a, b]", "dict_type": "expected a mapping, such as {{key: value}}",
+    "model_type": "expected a mapping, such as {{key: value}}", "greater_than": "expected a number above {gt:,}",
+    "greater_than_equal": "expected a number of at least {ge:,}", "less_than": "expected a number below {lt:,}",
+    "less_than_equal": "expected a number of at most {le:,}", "literal_error": "expected {expected}",
+}  # fmt: skip
 
 
 def _what_is_wrong(error: ValidationError, node: Any, origin: str) -> str:
     # a misspelt key also leaves its own one missing: tell the misspelling
-    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    path = [part for part in first["loc"] if not re.match(r"function-|constrained-int|int$|Budget$", str(part))]
-    about = re.match(r"(?:Value error, )?(\w+)(?:: | must)", first["msg"])
-    line = _line_of(node, path or ([about[1]] if about else []))
+    first = min(error.errors(include_url=False), key=lambda item: item["type"] != "extra_forbidden")
+    path = list(first["loc"])
+    if path[:1] == ["budget"] and len(path) > 1:
+        del path[1]  # which kind of budget it was taken for
+    message = re.sub(r"^Value error, ", "", first["msg"])
+    about = re.match(r"(\w+)(?:: | must)", message)
+    line = _line(node, path or ([about[1]] if about else []))
     place = ".".join(str(part) for part in path)
     if first["type"] == "extra_forbidden":
         return f"{origin}:{line}: unknown key {place}. {nearest(str(path[-1]), _known_keys(path))}"
     if first["type"] == "missing":
         return f"{origin}:{line}: {place} is missing. Add `{path[-1]}: …`."
-    message = re.sub(r"^Value error, ", "", first["msg"])
-    if first["type"] == "string_pattern_mismatch" and first["ctx"]["pattern"] == VERSION_TEXT:
-        message = "expected a version as name@3 or name@current"
+    if first["type"] == "string_pattern_mismatch":
+        pattern = str(first["ctx"]["pattern"])
+        longest = re.search(r"\{0,(\d+)\}", pattern)
+        message = f"expected at most {int(longest[1]) + 1} lower-case letters, digits, . _ and -, the first a letter or a digit" if longest else "expected a version as name@3 or name@current"
+    elif first["type"] in PLAIN:
+        message = PLAIN[first["type"]].format(**first.get("ctx", {}))
+    where = f"{origin}:{line}: {place + ': ' if place else ''}"
     if message[-1] in ".?":
-        return f"{origin}:{line}: {place + ': ' if place else ''}{message}"
-    found = f", found {first['input']!r}" if path and not isinstance(first["input"], dict) else ""
-    return f"{origin}:{line}: {place + ': ' if place else ''}{message}{found}."
+        return f"{where}{message}"
+    advice = " Put it in quotes." if first["type"] == "string_type" and isinstance(first["input"], int | float | date) else ""
+    return f"{where}{message}{_found(first['input']) if path and not isinstance(first['input'], dict) else ''}.{advice}"
 
 
-def _line_of(node: Any, path: list[Any]) -> int:
-    """Line, from 1, of the key or item at a path; of the nearest parent when it is not in the text."""
-    line = node.start_mark.line + 1
-    for part in path:
-        if isinstance(node, yaml.MappingNode):
-            hit = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-            if hit is None:
-                return int(line)
-            line, node = hit[0].start_mark.line + 1, hit[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return int(line)
+def _found(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return f", found {value_text(value) or 'nothing'}"
+    if isinstance(value, list | tuple | dict):
+        return ", found a mapping" if isinstance(value, dict) else ", found a list"
+    text = repr(value) if not isinstance(value, int) or abs(value) <= MOST**2 else "a number of more than 36 digits"
+    return f", found {text if len(text) <= 80 else f'{text[:77]}...'}"
+
+
+def _line(node: Any, path: list[Any]) -> int:
+    """The line of a key, of which some may stand under `splits`."""
+    inside: list[Any] = next((value.value for key, value in node.value if key.value == "splits" and isinstance(value, yaml.MappingNode)), [])
+    return line_of(node, ["splits", *path] if path[:1] and path[0] in {key.value for key, _ in inside} else path)
 
 
 def _known_keys(path: list[Any]) -> list[str]:
     """Keys of the mapping that a path ends in."""
     model: type[BaseModel] = CollectionSpec
     parts: dict[str, type[BaseModel]] = {"select": Select, "quotas": Quota, "values": Bounds, "novelty": NoveltyFilter, "mix": MixPart, "budget": Budget}
-    for part in path[:-1]:
-        model = parts.get(str(part), model)
+    for before, part in zip(["", *path], path[:-1], strict=False):
+        model = model if before == "values" else parts.get(str(part), model)
     return list(model.model_fields)

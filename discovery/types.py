@@ -456,7 +456,7 @@ class DatasetVersion(Record):
     """
 
     stage: ClassVar[str] = "curate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     name: str
     digest: str
     spec: str

@@ -17,6 +17,7 @@ from discovery.core.measures import MEASURES
 from discovery.core.sessions import device_sessions
 from discovery.errors import CorruptArtifact
 from discovery.schemas import METADATA
+from discovery.spec import column_name as column_name
 from discovery.stages.history import embedding_sets, load_snapshot
 from discovery.types import DatasetVersion, DuplicateReport, IndexSnapshot, Manifest, NoveltyReport, QualityReport
 from discovery.workspace import Workspace
@@ -91,15 +92,6 @@ def with_attributes(table: pa.Table, attributes: list[str | None]) -> pa.Table:
     for name in sorted({name for one in said for name in one}):
         table = table.append_column(name, _typed([one.get(name) for one in said]))
     return table
-
-
-def column_name(name: str) -> str:
-    """A name as the asset table has it: in lower case as far as DuckDB takes letters of two cases for one, which is ASCII.
-
-    >>> column_name("Label"), column_name("ÄB")
-    ('label', 'Äb')
-    """
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def _typed(values: list[Any]) -> pa.Array:

@@ -14,8 +14,7 @@ from discovery import schemas
 from discovery.adapters.filters import rows_where
 from discovery.core.lattice import WHOLE, on_lattice
 from discovery.errors import CorruptArtifact, SpecError, nearest
-from discovery.spec import TOGETHER, CollectionSpec, MixPart
-from discovery.stages.asset_table import column_name
+from discovery.spec import CollectionSpec, MixPart, column_of
 from discovery.stages.decisions import Decisions
 from discovery.stages.shards import vectors_for
 from discovery.stages.versions import member_ids
@@ -44,7 +43,7 @@ class Pool:
 
     def named(self, column: str, what: str) -> str:
         """The column that a spec names, as the table has it. Raises SpecError with the nearest one."""
-        found = TOGETHER.get(column, column_name(column))
+        found = column_of(column)
         if found not in self.assets.column_names:
             raise SpecError(f"Collection {self.spec.name}: {what} {column!r}: no such column. {nearest(column, self.assets.column_names)}")
         return found

@@ -26,8 +26,7 @@ from discovery.core.labels import (
 from discovery.core.samples import Sample
 from discovery.core.splits import merge_groups
 from discovery.errors import ConfigError, CorruptArtifact, nearest
-from discovery.spec import CollectionSpec
-from discovery.stages.asset_table import column_name
+from discovery.spec import CollectionSpec, column_name
 from discovery.stages.history import load_snapshot
 from discovery.types import DatasetVersion, DuplicateReport, Manifest
 from discovery.workspace import Workspace
