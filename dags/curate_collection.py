@@ -36,7 +36,7 @@ PARAMS = {
     ),
     "dry_run": Param(False, type="boolean", title="Preview only", description="Show what the spec would give; number and publish nothing"),
     "approval": Param(
-        False, type="boolean", title="Ask first", description="Wait, at most a week, until somebody approves the preview"
+        False, type="boolean", title="Ask first", description="Wait until somebody approves the preview; no answer in a week rejects it"
     ),
 }
 COUNTS = "{{ ti.xcom_pull(task_ids='preview').body }}"
@@ -46,7 +46,7 @@ COUNTS = "{{ ti.xcom_pull(task_ids='preview').body }}"
     dag_id="curate_collection",
     schedule=None,
     catchup=False,
-    max_active_runs=1,
+    max_active_runs=16,  # a run that waits for approval keeps no other from running; what is equal gets one number, whoever asks
     params=PARAMS,
     default_args=TASK_DEFAULTS,
     tags=TAGS,
@@ -68,12 +68,13 @@ def curate_collection() -> None:
         subject="Publish {{ ti.xcom_pull(task_ids='preview').name }}?",
         body=COUNTS,
         response_timeout=timedelta(days=7),
+        defaults=ApprovalOperator.REJECT,  # what no answer means; without it the task fails, and its retries ask for two more weeks
         execution_timeout=None,  # would replace response_timeout, and the task takes no slot while it waits
     )
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)  # one of its two ways is skipped
-    def curate(params=None):
-        return tasks.curate(params)
+    def curate(previewed, params=None):
+        return tasks.number_previewed(params, previewed)
 
     @task
     def check_collection(version, params=None):
@@ -85,9 +86,10 @@ def curate_collection() -> None:
         outlet_events[DATASET_VERSION].extra = tasks.dataset_event(published)
         return published
 
+    previewed = preview()
     decision = decide()
-    version = curate()
-    preview() >> decision >> approve >> version
+    version = curate(previewed)
+    previewed >> decision >> approve >> version
     decision >> version
     check_collection(version) >> publish(version)  # a version that fails its check is in MLflow, and emits no event
 

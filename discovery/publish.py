@@ -41,12 +41,13 @@ from discovery.core.standing import Standing, promoted
 from discovery.errors import DiscoveryError, StorageFull, TrackingError
 from discovery.stage_runs import Ancestry, ancestry, milliseconds, stage_metrics, stage_run
 from discovery.stages.lineage import in_words
-from discovery.stages.versions import find_version, move, parent_of, row_of, standing_of
+from discovery.stages.versions import find_version, move, parent_of, row_of, standing_of, version_of
 from discovery.types import CollectionReport, DatasetVersion, DriftReport, Manifest, QualityReport, Record
 from discovery.version_content import FORMAT, REGISTERED, Pages, about_collection, card_files, page_of, version_run
 from discovery.version_page import escape, version_markdown
 from discovery.workspace import Workspace
 
+SAID_LIMIT = 2000  # characters of what comes from outside, in descriptions of 8,000
 MODEL_NAME = re.compile(r"[^A-Za-z0-9_-]+")  # what is not in the name of a LoggedModel
 
 
@@ -75,14 +76,14 @@ class Failure:
 def publish_version(version: DatasetVersion, ws: Workspace, tags: Mapping[str, str] | None = None) -> Published:
     """Show a version in MLflow, in the experiment of its collection and in the registry; a version that is there is returned.
 
-    Whatever waits to be published goes first; what cannot be delivered keeps later versions of its own collection waiting, and no other. tags: added to the run, such as who
-    triggered it. Raises TrackingError, after which the version waits: the next publication of anything, or `publish_pending`, delivers it.
+    Whatever waits to be published goes first, of its own collection what has a smaller number; what cannot be delivered keeps later versions of its own collection waiting, and
+    no other. A version of the same digest that has the number already is shown instead. tags: added to the run, such as who triggered it. Raises TrackingError, after which the version waits: the next publication of anything, or `publish_pending`, delivers it.
     """
     row = ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
     for one in _deliver_what_waits(ws, row):
-        if one.is_stuck and one.name == row.name and one.number < row.number:
+        if one.is_stuck and one.name == row.name:
             raise TrackingError(f"{one.name}@{one.number} comes first and cannot be delivered: {one.error}")
-    return _deliver(version, ws.catalog.get_version(row.name, row.number), ws, tags or {})
+    return _deliver(version_of(row, ws), ws.catalog.get_version(row.name, row.number), ws, tags or {})
 
 
 def publish_collection_report(version: DatasetVersion, report: CollectionReport, ws: Workspace, tags: Mapping[str, str] | None = None) -> Published:
@@ -91,17 +92,17 @@ def publish_collection_report(version: DatasetVersion, report: CollectionReport,
     A candidate that passed becomes the collection's current version, whether MLflow answers or not.
     """
     row = ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
-    if report.passed:
+    if report.passed and report.version_id == row.version_id:
         move(version.name, lambda state: promoted(state, row.number) if state.candidate == row.number else state, f"{row.number} passed its check", "check", ws)
     return publish_version(version, ws, tags)
 
 
 def publish_pending(
-    ws: Workspace, name: str | None = None, but: VersionRow | None = None, *, look_again: bool = False
+    ws: Workspace, name: str | None = None, before: VersionRow | None = None, *, look_again: bool = False
 ) -> tuple[list[Published], list[Failure]]:
     """Deliver what MLflow does not show yet, of one collection or of all, each collection's versions in their order.
 
-    but: a version that is left out. look_again: also at what was delivered, since MLflow may have lost it. A version that is damaged is told, and does not keep the others from being delivered; one that
+    before: a version that is left out with the later ones of its collection. look_again: also at what was delivered, since MLflow may have lost it. A version that is damaged is told, and does not keep the others from being delivered; one that
     MLflow refuses keeps the later ones of its collection. Raises TrackingError when MLflow takes none.
     """
     done: list[Published] = []
@@ -110,7 +111,7 @@ def publish_pending(
     stuck: set[str] = set()
     every = sorted(ws.catalog.versions(name), key=lambda row: (row.name, row.number))
     for row in every if look_again else pending_versions(ws, name):
-        if but is not None and (row.name, row.number) == (but.name, but.number):
+        if before is not None and row.name == before.name and row.number >= before.number:
             continue
         if row.name in stuck:
             failed.append(Failure(row.name, row.number, "an earlier version of the collection comes first", True))
@@ -132,13 +133,14 @@ def publish_pending(
     return done, failed
 
 
-def _deliver_what_waits(ws: Workspace, but: VersionRow | None = None) -> list[Failure]:
+def _deliver_what_waits(ws: Workspace, before: VersionRow | None = None) -> list[Failure]:
     """`publish_pending` before something else is published, which a version that MLflow refuses does not stop: it is told, and goes on waiting."""
     try:
-        return publish_pending(ws, but=but)[1]
+        return publish_pending(ws, before=before)[1]
     except TrackingError as error:
         ws.report(f"publish: what waits cannot be delivered: {error}")
-        return [Failure(row.name, row.number, str(error), True) for row in pending_versions(ws) if but is None or row != but]
+        late = [row for row in pending_versions(ws) if before is None or row.name != before.name or row.number < before.number]
+        return [Failure(row.name, row.number, str(error), True) for row in late]
 
 
 def pending_versions(ws: Workspace, name: str | None = None) -> list[VersionRow]:
@@ -170,13 +172,12 @@ def _deliver(version: DatasetVersion, row: VersionRow, ws: Workspace, tags: Mapp
     """Make MLflow show a version as it is now; every step may be repeated, so that a kill at any of them costs nothing."""
     standing = standing_of(row.name, ws)
     reports = _reports(ws).get(version.id, [])
-    wanted = _wanted(row, reports, standing)
     registered = f"{REGISTERED}{row.name}"
     publisher = uuid.uuid4().hex
     parent = parent_of(version, ws)
     parent_row = row_of(parent, ws) if parent else None
     with connected(ws.config.tracking_uri, _artifact_root(ws)) as client:
-        if row.shown == wanted and is_shown(client, row.mlflow_run_id or "", registered, row.mlflow_version or ""):
+        if row.shown == _wanted(row, reports, standing) and is_shown(client, row.mlflow_run_id or "", registered, row.mlflow_version or "", standing.of(row.number)):
             return Published(row.name, row.number, row.digest, row.mlflow_run_id or "", row.mlflow_url or "", row.mlflow_version or "")
         ws.report(f"publish: {row.name}@{row.number}")
         if parent is not None and parent_row is not None and not parent_row.mlflow_version:  # of another collection: its page is linked
@@ -185,7 +186,7 @@ def _deliver(version: DatasetVersion, row: VersionRow, ws: Workspace, tags: Mapp
         made_from = ancestry(version, ws)
         content = version_run(version, row, made_from, parent_row, ws, tags)
 
-        def show() -> tuple[str, str]:
+        def show() -> tuple[str, str, str]:
             pages = _show_runs(client, content, version, row, made_from, reports, ws)
             number = settled_version(
                 client, registered, row.digest, pages.models["dataset"], pages.run_id,
@@ -193,16 +194,20 @@ def _deliver(version: DatasetVersion, row: VersionRow, ws: Workspace, tags: Mapp
                 _settle(f"registered/{row.name}/{row.digest}", ws), about=about_collection(row.name),
                 is_first=lambda: ws.store.journal.claim(Topic.SHOWN, f"first/{row.name}/{row.digest}", 1, {"publisher": publisher})["publisher"] == publisher,
             )  # fmt: skip
-            yank = standing.yanked.get(row.number)
-            text = version_markdown(page_of(version, row, number, made_from, parent, parent_row, reports, pages, standing, ws))
+            now = standing_of(row.name, ws)
+            yank = now.yanked.get(row.number)
+            text = version_markdown(page_of(version, row, number, made_from, parent, parent_row, reports, pages, now, ws))
             marks = {"discovery.yanked": f"{yank.reason} ({yank.by}, {yank.at})"} if yank else {}
             verdict = {"discovery.check": "passed" if reports[0].passed else "failed"} if reports else {}
             describe_run(client, pages.run_id, text)
             describe_version(client, registered, number, text, {**marks, **verdict}, () if yank else ("discovery.yanked",))
-            point_aliases(client, registered, number, standing.of(row.number))
-            return pages.run_id, number
+            while True:  # somebody else may move an alias meanwhile, and have shown it already: the last look is at what stands
+                there = {one.number: one.mlflow_version for one in ws.catalog.versions(row.name) if one.mlflow_version} | {row.number: number}
+                point_aliases(client, registered, {alias: there.get(at, "") for alias, at in now.aliases.items()}, [there[at] for at in now.yanked if at in there])
+                if now == (now := standing_of(row.name, ws)):
+                    return pages.run_id, number, _wanted(row, reports, now)
 
-        run_id, number = retried(show)  # two publishers of one version at once get in each other's way: UNIQUE constraint
+        run_id, number, wanted = retried(show)  # two publishers of one version at once get in each other's way: UNIQUE constraint
     url = version_url(_public_url(ws), registered, number)
     ws.catalog.set_version_run(row.name, row.number, run_id, url, number, wanted)
     return Published(row.name, row.number, row.digest, run_id, url, number)
@@ -309,6 +314,7 @@ def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str,
     metrics = stage_metrics(list(records.values()))
     manifest = records.get("ingest")
     sources = ", ".join(manifest.sources) if isinstance(manifest, Manifest) else ""
+    said = escape(in_words(manifest))[:SAID_LIMIT] if isinstance(manifest, Manifest) else "records"
     lines = [f"| {stage} | `{record.id[:16]}` |" for stage, record in records.items()]
     content = RunContent(
         experiment=ws.config.mlflow.experiment,
@@ -317,7 +323,7 @@ def publish_run(records: Mapping[str, Record], ws: Workspace, tags: Mapping[str,
         tags={**(tags or {}), "discovery.kind": "run", **{f"discovery.{stage}_id": record.id for stage, record in records.items()}},
         params={"sources": sources},
         metrics=metrics,
-        description="\n".join([f"Discovery run over {sources}", "", "| stage | record |", "|---|---|", *lines]),
+        description="\n".join([f"Discovery run: {said}", "", "| stage | record |", "|---|---|", *lines]),
         texts=_run_texts(records, ws),
     )
     run_id, _ = _publish(content, ws)
@@ -340,7 +346,7 @@ def publish_drift(report: DriftReport, ws: Workspace, tags: Mapping[str, str] | 
         },
         params={"a": report.a.label[:250], "b": report.b.label[:250]},
         metrics={name: float(value) for name, value in figures.items() if value is not None},
-        description=f"How **{report.b.label}** differs from **{report.a.label}**. Moved: {', '.join(report.moved) or 'nothing'}. Open **drift.html** among the artifacts.",
+        description=f"How **{escape(report.b.label[:SAID_LIMIT])}** differs from **{escape(report.a.label[:SAID_LIMIT])}**. Moved: {', '.join(report.moved) or 'nothing'}. Open **drift.html** among the artifacts.",
         texts={"drift.html": ws.store.read_file(report, "report").decode(), "result.json": ws.store.read_file(report, "result").decode()},
     )
     return _publish(content, ws)[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 LIMIT = 8000  # MLflow cuts longer ones without a word
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
-CELL_LIMIT = 300
+CELL_LIMIT, WARNING_LIMIT = 300, 700
 GAP = "&emsp;"  # MLflow's tables have no lines and no padding
 
 
@@ -66,7 +66,7 @@ def version_markdown(page: VersionPage) -> str:
     pictures = [f"**{escape(title)}**\n\n![{escape(title)}]({address})" for title, address in page.pictures]
     spec = "\n".join(f"- {line}" for line in spec_in_words(page.spec))
     sections = [
-        *(f"> **{escape(warning)}**" for warning in page.warnings),
+        *(f"> **{escape(warning[:WARNING_LIMIT])}**" for warning in page.warnings),
         f"### {escape(page.name)}@{page.number}\n\n{page.assets:,} assets of {page.candidates:,} candidates: {splits}. {leaks}{bound}\n\nDigest `{page.digest}`",
         _counts_table(page),
         "\n".join(links),

@@ -121,18 +121,25 @@ def describe_version(client: Any, name: str, number: str, description: str, tags
             client.delete_model_version_tag(name, number, key)
 
 
-def point_aliases(client: Any, name: str, number: str, wanted: Collection[str]) -> None:
-    """Let exactly these aliases point at a registered version; the aliases of other versions stay."""
-    for alias, at in dict(client.get_registered_model(name).aliases).items():
-        if str(at) == number and alias not in wanted:
+def point_aliases(client: Any, name: str, wanted: Mapping[str, str], bad: Collection[str]) -> None:
+    """Let exactly these aliases of a registered model point where they should.
+
+    An alias of a version that is not there yet (an empty one) stays where it is until then, so that nobody finds none, but not on a bad version.
+    """
+    has = {alias: str(at) for alias, at in dict(client.get_registered_model(name).aliases).items()}
+    for alias, at in has.items():
+        if alias not in wanted or (not wanted[alias] and at in bad):
             client.delete_registered_model_alias(name, alias)
-    for alias in wanted:
-        client.set_registered_model_alias(name, alias, number)
+    for alias, at in wanted.items():
+        if at and has.get(alias) != at:
+            client.set_registered_model_alias(name, alias, at)
 
 
-def is_shown(client: Any, run_id: str, name: str, number: str) -> bool:
-    """Whether a run and the registered version of it are both there."""
-    return found(lambda: client.get_run(run_id).info.lifecycle_stage) == "active" and _shows(client, name, number, run_id)
+def is_shown(client: Any, run_id: str, name: str, number: str, aliases: Collection[str]) -> bool:
+    """Whether a run and the registered version of it are both there, and just these aliases point at it."""
+    if found(lambda: client.get_run(run_id).info.lifecycle_stage) != "active" or not _shows(client, name, number, run_id):
+        return False
+    return {alias for alias, at in dict(client.get_registered_model(name).aliases).items() if str(at) == number} == set(aliases)
 
 
 def version_url(public_url: str, name: str, number: str) -> str:

@@ -217,11 +217,13 @@ def run_url(public_url: str, experiment_id: str, run_id: str) -> str:
 
 
 def experiment(client: Any, name: str, tracking_uri: str, artifact_root: Path) -> str:
-    """The id of an experiment, made when there is none of that name."""
+    """The id of an experiment, made when there is none of that name, and restored when it was deleted."""
 
     def make() -> str:
         found = client.get_experiment_by_name(name)
         if found is not None:
+            if found.lifecycle_stage == "deleted":  # in the UI, where nobody can tell that versions still need it; its name is taken
+                client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         location = None if tracking_uri.startswith(("http://", "https://")) else (artifact_root / name).absolute().as_uri()
         return str(client.create_experiment(name, artifact_location=location))

@@ -160,6 +160,16 @@ def curate(params: Mapping[str, Any], snapshot: Json | None = None) -> Json:
         return done(version, ws, name=version.name, assets=version.assets, leaked=version.leaked, digest=version.digest[:16])
 
 
+def number_previewed(params: Mapping[str, Any], previewed: Json) -> Json:
+    """The version that was previewed, with a number, whatever has been indexed or saved since: what somebody approved is what is published."""
+    from discovery.stages.curate import numbered
+    from discovery.stages.versions import find_version
+
+    with task_workspace(params) as ws:
+        version = numbered(find_version(previewed["version_id"], ws), ws)
+        return done(version, ws, name=version.name, assets=version.assets, leaked=version.leaked, digest=version.digest[:16])
+
+
 def check_collection(params: Mapping[str, Any], version: Json, context: Any = None) -> Json:
     """Collection report, in MLflow with the version's run; fails after that, without retry, when the version missed its expectations."""
     from airflow.sdk.exceptions import AirflowFailException
@@ -183,7 +193,7 @@ def check_collection(params: Mapping[str, Any], version: Json, context: Any = No
 
 
 def preview(params: Mapping[str, Any], context: Any = None) -> Json:
-    """What the form's spec would give: a version without a number, to be looked at on its page, which `curate` takes as it is.
+    """What the form's spec gives: a version without a number, to be looked at on its page, which `number_previewed` takes as it is.
 
     Saves the spec when the form asks for it, under the name of who triggered the run. `body` is what an approval shows.
     """
@@ -311,6 +321,7 @@ def collections_to_refresh() -> list[str]:
 def refresh(uri: str, context: Any = None) -> Json | None:
     """Curate, check and publish one spec of schedule.collections over the current index; None when too little changed since its newest version.
 
+    A version whose check is missing, or a task that is tried again, is of a run that broke off, and is finished however little changed since.
     Fails without retry when the version misses its expectations, which it is published with.
     """
     from airflow.sdk.exceptions import AirflowFailException
@@ -325,10 +336,10 @@ def refresh(uri: str, context: Any = None) -> Json | None:
         publish_before(ws)
         spec = _spec_at(uri, ws)
         least = ws.config.schedule.least_change
-        if least > 0:
+        if least > 0 and (context is None or context["ti"].try_number == 1):
             change = collection_change(spec, ws)
             log.info("refresh: %s: %s", spec.name, change.sentence)
-            if change.share < least:
+            if change.share < least and change.is_checked:
                 log.info("refresh: %s stays as it is: less than schedule.least_change = %s changed", spec.name, least)
                 return None
         version = stage(spec, ws)
@@ -428,7 +439,7 @@ def sweep() -> Json:
 
 def spec_of_form(params: Mapping[str, Any], ws: Workspace) -> CollectionSpec:
     """The saved spec when the form names one, else its YAML (the budget overridden by the form's), else name and budget. Raises SpecError."""
-    from discovery.spec import CollectionSpec, parse_spec
+    from discovery.spec import parse_spec
 
     saved = str(params.get("saved") or "").strip()
     text = str(params.get("spec") or "").strip()
@@ -439,7 +450,7 @@ def spec_of_form(params: Mapping[str, Any], ws: Workspace) -> CollectionSpec:
     else:
         spec = parse_spec(text_of_form(params), "form: spec")
     override = params.get("budget_override")
-    return CollectionSpec.model_validate({**spec.model_dump(), "budget": override}) if override else spec
+    return spec.model_copy(update={"budget": override}) if override else spec
 
 
 def text_of_form(params: Mapping[str, Any]) -> str:

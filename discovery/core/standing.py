@@ -17,6 +17,7 @@ from discovery.errors import InvalidInput
 
 CURRENT, PREVIOUS, CANDIDATE = "current", "previous", "candidate"
 ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")  # what MLflow takes as one, in small letters
+REASON_LIMIT = 500  # it stands before all else where the version is shown
 NUMBER = re.compile(r"v?[0-9]+")
 
 
@@ -143,8 +144,8 @@ def with_yank(standing: Standing, number: int, yank: Yank | None) -> Standing:
         if number not in standing.yanked:
             raise InvalidInput(f"Version {number} is not yanked.")
         return replace(standing, yanked=others)
-    if not yank.reason.strip():
-        raise InvalidInput("A yank needs a reason: --reason TEXT.")
+    if not 0 < len(yank.reason.strip()) <= REASON_LIMIT:
+        raise InvalidInput(f"A yank needs a reason of at most {REASON_LIMIT} characters: --reason TEXT." if yank.reason.strip() else "A yank needs a reason: --reason TEXT.")
     named = {name: at for name, at in standing.named.items() if at != number}
     candidate = 0 if standing.candidate == number else standing.candidate
     return replace(standing, yanked=others | {number: yank}, named=named, candidate=candidate)

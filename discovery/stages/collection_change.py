@@ -12,19 +12,22 @@ from discovery import schemas
 from discovery.spec import CollectionSpec
 from discovery.stages.curate import candidate_ids
 from discovery.stages.decisions import CANDIDATE_RULES
-from discovery.types import DatasetVersion
+from discovery.types import CollectionReport, DatasetVersion
 from discovery.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionChange:
-    """Candidates that came and went since the version `previous` (name@number, empty for none), of how many it had; whether the spec is another."""
+    """Candidates that came and went since the version `previous` (name@number, empty for none), of how many it had; whether the spec is another.
+
+    is_checked: whether `previous` was checked; one that was not is of a run that broke off."""
 
     previous: str
     candidates: int
     came: int
     went: int
     is_other_spec: bool
+    is_checked: bool = False
 
     @property
     def share(self) -> float:
@@ -44,14 +47,20 @@ class CollectionChange:
 
 
 def collection_change(spec: CollectionSpec, ws: Workspace) -> CollectionChange:
-    """Compare the candidates that a spec has now with those of its newest version. A version from before decisions were kept counts as none. Raises as `curate`."""
-    row = next(iter(ws.catalog.versions(spec.name)), None)
-    version = ws.store.load_record(DatasetVersion, row.version_id) if row is not None else None
-    if row is None or version is None or not any(ref.role == "decisions" for ref in version.files):
+    """Compare the candidates that a spec has now with those of the newest version that it made, or else of the newest one.
+
+    A version from before decisions were kept counts as none. Raises as `curate`.
+    """
+    newest_first = sorted(ws.catalog.versions(spec.name), key=lambda row: -row.number)  # a version may have been prepared long before it was numbered
+    loaded = [(row, ws.store.load_record(DatasetVersion, row.version_id)) for row in newest_first]
+    known = [(row, version) for row, version in loaded if version is not None and any(ref.role == "decisions" for ref in version.files)]
+    if not known:
         return CollectionChange("", 0, 0, 0, False)
+    same = [(row, version) for row, version in known if CollectionSpec.model_validate_json(version.spec).identity() == spec.identity()]
+    row, version = (same or known)[0]
     table = ws.store.read_table(version, "decisions", columns=["asset_id", "rule"])
     before = schemas.ids_of(table.filter(pc.is_in(table["rule"], pa.array(CANDIDATE_RULES)))["asset_id"])
-    is_other = CollectionSpec.model_validate_json(version.spec).identity() != spec.identity()
-    now = before if is_other else candidate_ids(spec, ws)
+    now = candidate_ids(spec, ws) if same else before
     came, went = len(np.setdiff1d(now, before)), len(np.setdiff1d(before, now))
-    return CollectionChange(f"{row.name}@{row.number}", len(before), came, went, is_other)
+    is_checked = any(isinstance(one, CollectionReport) and one.version_id == version.id for one in ws.catalog.records(CollectionReport.stage))
+    return CollectionChange(f"{row.name}@{row.number}", len(before), came, went, not same, is_checked)

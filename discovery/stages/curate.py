@@ -18,7 +18,7 @@ from discovery import schemas
 from discovery.adapters.storage import table_to_parquet
 from discovery.addressing import content_id
 from discovery.core.splits import grouped_splits, merge_groups
-from discovery.errors import CorruptArtifact, SpecError
+from discovery.errors import CorruptArtifact, InvalidInput, SpecError
 from discovery.spec import CollectionSpec
 from discovery.stages.asset_table import asset_table, assets_of, novelty_reports
 from discovery.stages.candidate_pool import Pool, open_pool
@@ -27,7 +27,7 @@ from discovery.stages.collection_choice import Choice, choose, coverage, in_some
 from discovery.stages.decisions import CANDIDATE_RULES
 from discovery.stages.history import current_snapshot, embedding_sets
 from discovery.stages.score import score
-from discovery.stages.versions import find_kept_out, find_parent, find_version
+from discovery.stages.versions import find_kept_out, find_parent, find_version, parent_of, version_of, yank_of
 from discovery.types import DatasetVersion, DuplicateReport, IndexSnapshot, Manifest, NoveltyReport
 from discovery.workspace import Workspace
 
@@ -51,9 +51,19 @@ def curate(spec: CollectionSpec, ws: Workspace) -> DatasetVersion:
     Only assets that passed their quality report take part. Members of a parent stay, in their splits. Raises SpecError when
     nothing is left to choose from, quotas cannot be met or the filter is wrong; UnknownRecord for a version that does not exist.
     """
-    version = prepare(spec, ws)
-    ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
-    return version
+    return numbered(prepare(spec, ws), ws)
+
+
+def numbered(version: DatasetVersion, ws: Workspace) -> DatasetVersion:
+    """A prepared version with a number. Where its digest has one, that version: what is equal in content is one, whatever index it was chosen over.
+
+    Raises InvalidInput when its parent was yanked since it was prepared.
+    """
+    parent = parent_of(version, ws)
+    if parent is not None and (said := yank_of(parent, ws)):
+        raise InvalidInput(f"{version.name} grows from a version that cannot be a parent any more: {said}. Choose another parent.")
+    row = ws.catalog.add_version(version.name, version.id, version.digest, version.created_at)
+    return version_of(row, ws)
 
 
 def prepare(spec: CollectionSpec, ws: Workspace) -> DatasetVersion:

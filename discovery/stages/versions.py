@@ -21,11 +21,7 @@ def find_version(text: str, ws: Workspace) -> DatasetVersion:
     By its number or id a yanked version is found too; no alias points at one.
     """
     if VERSION_NAME.fullmatch(text):
-        row = find_row(text, ws)
-        version = ws.store.load_record(DatasetVersion, row.version_id)
-        if version is None:
-            raise CorruptArtifact(f"Version {text} is in the catalog but not in the store. Run `discovery verify`.")
-        return version
+        return version_of(find_row(text, ws), ws)
     if not re.fullmatch(r"[0-9a-f]{4,64}", text):
         raise ConfigError(f"{text!r} is not a version: expected name@number or name@alias, such as photos@3 or photos@current.")
     record = ws.catalog.find_record(text)
@@ -48,6 +44,14 @@ def find_row(text: str, ws: Workspace) -> VersionRow:
         hint = nearest(match["alias"], list(aliases)) if aliases else "It has none yet: `discovery promote NAME@N` makes a version current."
         raise UnknownRecord(f"Collection {match['name']} has no version {match['alias']!r}. {hint}")
     return ws.catalog.get_version(match["name"], aliases[match["alias"]])
+
+
+def version_of(row: VersionRow, ws: Workspace) -> DatasetVersion:
+    """The version of a catalog's row. CorruptArtifact when the store lost it."""
+    version = ws.store.load_record(DatasetVersion, row.version_id)
+    if version is None:
+        raise CorruptArtifact(f"Version {row.name}@{row.number} is in the catalog but not in the store. Run `discovery verify`.")
+    return version
 
 
 def row_of(version: DatasetVersion, ws: Workspace) -> VersionRow | None:

@@ -165,7 +165,7 @@ def test_a_preview_is_a_version_without_a_number_that_the_collection_then_is(sou
     assert f"[Look at the pictures]({seen['page']})" in seen["body"] and "Leaks between splits: **0**" in seen["body"]
     with open_workspace(load_config()) as ws:
         assert ws.catalog.versions() == []  # nobody meets it by a name
-    assert tasks.curate({"saved": "asked"})["id"] == seen["version_id"]
+    assert tasks.number_previewed({}, seen)["id"] == seen["version_id"] == tasks.curate({"saved": "asked"})["id"]
     with open_workspace(load_config()) as ws:
         assert [(row.name, row.number, row.version_id) for row in ws.catalog.versions()] == [("asked", 1, seen["version_id"])]
         assert [(one.name, one.text) for one in saved_specs(ws)] == [("asked", form["spec"])]
@@ -173,6 +173,43 @@ def test_a_preview_is_a_version_without_a_number_that_the_collection_then_is(sou
     assert tasks.preview({"saved": "asked", "spec": "name: other\nbudget: 2\n", "save": True})["name"] == "asked"
     with open_workspace(load_config()) as ws:
         assert [one.name for one in saved_specs(ws)] == ["asked"]  # what was not used is not saved
+
+
+def test_what_was_previewed_is_what_is_numbered_whatever_came_since(sources: list[Path]) -> None:
+    index(*embedded(sources[0], "b0"))
+    seen = tasks.preview({"spec": "name: asked\nbudget: 6\n", "save": True})
+    tasks.preview({"spec": "name: asked\nbudget: 2\n", "save": True})  # while somebody thinks it over
+    index(*embedded(sources[1], "b1"))
+    version = tasks.number_previewed({"saved": "asked"}, seen)
+    assert version["id"] == seen["version_id"] and version["assets"] == 4
+    assert tasks.curate({"saved": "asked"})["assets"] == 2
+    with open_workspace(load_config()) as ws:
+        assert sorted((row.name, row.number, row.version_id == version["id"]) for row in ws.catalog.versions()) == [("asked", 1, True), ("asked", 2, False)]
+
+
+def test_the_budget_of_the_form_leaves_the_quotas_as_they_are(sources: list[Path]) -> None:
+    index(*embedded(sources[0], "b0"))
+    text = "name: asked\nbudget: 4\nquotas: [{by: category, max: 2, values: {other: {min: 0}}}]\n"
+    with open_workspace(load_config()) as ws:
+        spec = tasks.spec_of_form({"spec": text, "budget_override": 3}, ws)
+        plain = tasks.spec_of_form({"spec": text}, ws)
+    assert spec.budget == 3 and spec.quotas == plain.quotas
+
+
+def test_a_refresh_that_broke_off_is_finished_however_little_changed(sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tmp_path / "kept.yaml"
+    spec.write_text("name: kept\nbudget: 3\nsplits: {train: 1.0}\n")
+    monkeypatch.setenv("DISCOVERY_SCHEDULE__LEAST_CHANGE", "0.6")
+    monkeypatch.setenv("DISCOVERY_COLLECTION__CONFIDENCE", "0.9")
+    index(*embedded(sources[0], "b0"))
+    tasks.curate({"spec": spec.read_text()})  # and killed before the check
+    first = tasks.refresh(str(spec))
+    assert first is not None and first["number"] == 1 and tasks.refresh(str(spec)) is None
+
+    class Again:
+        dag_id, run_id, try_number = "refresh_collections", "r", 2
+
+    assert tasks.refresh(str(spec), {"ti": Again}) == first  # MLflow had been down, say, and its event is still to come
 
 
 def test_a_refresh_leaves_small_changes_alone(sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
