@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import heappop, heappush, heapreplace
 from itertools import pairwise
@@ -16,9 +16,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from discovery.core.lattice import WHOLE, cosine, on_lattice
+from discovery.core.lattice import WHOLE, cosine, cosine_distance, on_lattice
 from discovery.core.neighbour_graph import Covering, Neighbours, evenly, kmeans, nearest_centres, neighbours_of
-from discovery.core.quotas import NO_LIMIT, Allowance, Limits, Quota
+from discovery.core.quotas import NO_LIMIT, Allowance, Limits, Quota, coded
+from discovery.core.splits import largest_remainder
 from discovery.errors import InvalidInput
 
 GRAPH_NEIGHBOURS = 32  # of the sparse similarity graph; what is farther contributes nothing to coverage
@@ -136,12 +137,11 @@ def select(
         return Selection(order[found.indices], found.gains, found.objective, found.optimality_bound, order[found.set_aside], left)
     allowed = Allowance(len(candidates), candidates.preselected, limits, quotas, candidates.size_bytes)
     found = SELECTORS[method](candidates, allowed, options or Options())
-    counted = Allowance(len(candidates), candidates.preselected, Limits(NO_LIMIT), [Quota(q.by, q.values) for q in quotas], None)
-    for row in found.indices.tolist():
-        counted.take(row)
-    counted.least = allowed.least
-    if not counted.is_met:
-        raise InvalidInput(f"Quotas are not met within {limits.bytes:,} bytes: {counted.unmet()}. Raise the budget, or lower the minima.")
+    members = candidates.preselected.copy()
+    members[found.indices] = True
+    if said := allowed.unmet(members):
+        within = f" within {limits.bytes:,} bytes" if allowed.is_sized else ""
+        raise InvalidInput(f"Selector {method} ended{within} before the minima of quotas were met: {said}. Lower the minima, or take another selector.")
     return found
 
 
@@ -156,16 +156,17 @@ def facility_location(candidates: Candidates, allowed: Allowance, options: Optio
     nine T on the way. Sources: Nemhauser et al. 1978; lazy evaluation Minoux 1978; bytes and bound Leskovec et al. 2007, "Cost-effective outbreak detection
     in networks".
     """
-    neighbours = candidates.neighbours_for(allowed.left)
+    members = _expected(candidates, allowed)
+    neighbours = candidates.neighbours_for(members)
     weight = weights(neighbours)
     best: Selection | None = None
-    by_cost = (False, True) if allowed.bytes_left < NO_LIMIT else (False,)
+    by_cost = (False, True) if allowed.is_sized else (False,)
     limits = Limits(allowed.left, allowed.bytes_left)
     for is_by_cost in by_cost:
         fresh = Allowance(len(candidates), candidates.preselected, limits, allowed.quotas, candidates.size_bytes)
         cover = _Cover(neighbours.covering, weight, candidates.preselected)
         bound = _Bound(cover, limits, fresh, candidates)
-        picks, gains = _greedy(cover, fresh, candidates.sized() if is_by_cost else None, bound)
+        picks, gains = _greedy(cover, fresh, candidates.sized() if is_by_cost else None, bound, max(1, members // CHECKPOINTS))
         bound.look(cover)
         reached = int(cover.covered.sum())
         left = np.where(fresh.taken, 0, cover.gains)
@@ -180,9 +181,9 @@ def facility_location(candidates: Candidates, allowed: Allowance, options: Optio
 
 
 def k_center(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
-    """Each pick the candidate farthest from all members so far, after the 5 % of lowest density are set aside.
+    """Each pick the candidate farthest from all members so far, after the 5 % of lowest density are set aside, but for what only they can give a minimum.
 
-    The gain is the distance at which it was picked, the objective the remaining coverage radius. Starts at the candidate of highest
+    The gain is the cosine distance at which it was picked, the objective the remaining coverage radius. Starts at the candidate of highest
     density. Twice the optimum radius at most on what was not trimmed (Gonzalez 1985), so no bound in our sense: NaN. Costs a pass over
     all vectors a pick.
     """
@@ -192,33 +193,46 @@ def k_center(candidates: Candidates, allowed: Allowance, options: Options) -> Se
     trimmed = trimmed[~candidates.preselected[trimmed]]
     is_kept = np.ones(n, bool)
     is_kept[trimmed] = False
-    distance = np.full(n, np.float32(2.0))
+    distance = np.full(n, np.float32(2.0))  # on the lattice
     for row in np.flatnonzero(candidates.preselected).tolist():
         distance = np.minimum(distance, 1.0 - rows @ rows[row])
     picks: list[int] = []
     gains: list[float] = []
-    while (is_open := allowed.mask() & is_kept).any():
-        if picks or candidates.preselected.any():
-            row = int(np.argmax(np.where(is_open, distance, np.float32(-1.0))))
-        else:
-            row = int(np.argmax(np.where(is_open, density, -1)))
+
+    def take(row: int) -> None:
+        nonlocal distance
+        is_kept[row] = True
         gains.append(float(distance[row]))
         allowed.take(row)
         picks.append(row)
         distance = np.minimum(distance, 1.0 - rows @ rows[row])
-    radius = float(distance[is_kept].max()) if picks else float("nan")
-    return Selection(np.array(picks, np.int64), np.array(gains), radius, float("nan"), np.sort(trimmed), distance.astype(np.float64))
+
+    while (is_open := allowed.mask() & is_kept).any():
+        far = distance if picks or candidates.preselected.any() else density
+        row = int(np.argmax(np.where(is_open, far, -1)))
+        if allowed.has_room(row):
+            take(row)
+    for row in trimmed.tolist():  # the densest first
+        if not allowed.is_met and allowed.is_owed()[row] and allowed.has_room(row):
+            take(row)
+    told = np.minimum(cosine_distance(distance), 2.0)
+    radius = float(told[is_kept].max()) if picks else float("nan")
+    return Selection(
+        np.array(picks, np.int64), np.minimum(cosine_distance(np.array(gains, np.float32)), 2.0), radius, float("nan"),
+        np.sort(trimmed[~is_kept[trimmed]]), told,
+    )  # fmt: skip
 
 
 def most_novel(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
-    """The candidates of highest novelty; those without a score come last.
+    """The candidates of highest novelty; those without a score come last, and count 0.
 
-    Within quotas by one column that is optimal for the sum of novelty (the sets that they allow are a matroid), so the bound is 1; else NaN.
+    Within quotas by one column that is optimal for the sum of novelty (the sets that they allow are a matroid), so the bound is 1; else, and when
+    one without a score is picked, NaN.
     """
-    score = np.where(np.isnan(candidates.novelty), -1.0, candidates.novelty)
-    found = _by_rank(candidates, allowed, np.lexsort((np.arange(len(score)), -score)), score)
-    is_optimal = len(allowed.quotas) < 2 and allowed.bytes_left >= NO_LIMIT // 2
-    return Selection(found.indices, found.gains, found.objective, 1.0 if is_optimal else float("nan"), found.set_aside, found.left)
+    score = candidates.novelty
+    found = _by_rank(candidates, allowed, np.lexsort((np.arange(len(score)), -np.where(np.isnan(score), -np.inf, score))), score)
+    is_optimal = len(allowed.quotas) < 2 and not allowed.is_sized and (found.gains >= 0).all()
+    return replace(found, objective=float(np.nansum(found.gains)), optimality_bound=1.0 if is_optimal else float("nan"))
 
 
 def cluster_balanced(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
@@ -244,22 +258,26 @@ def typical(candidates: Candidates, allowed: Allowance, options: Options) -> Sel
 
 
 def stratified(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
-    """A draw within each value of a column, of which each gets its share of the budget, or with `options.is_equal` as many as another.
+    """A draw within each value of a column, of which each gets its share of all members, or with `options.is_equal` as many as another.
 
-    Shares are rounded by the largest remainder. No bound: NaN. Raises InvalidInput without strata.
+    Members that are there already count. Shares are those of the candidates, rounded by the largest remainder; a value that has more members than
+    its share leaves less to all others, and where a quota or the bytes end a value, the rest goes on in these shares. No bound: NaN. Raises
+    InvalidInput without strata.
     """
     if candidates.strata is None:
         raise InvalidInput("The selector 'stratified' needs a column: select: {method: stratified, by: category}.")
-    names, home = np.unique(candidates.strata.astype(str), return_inverse=True)
+    names, home = coded(candidates.strata)
     draws = _draws(candidates, options.seed)
     if options.is_equal:
         return _in_turn(candidates, allowed, home, draws)
-    order = np.lexsort((draws, home))
-    place = np.empty(len(order))  # of a row in its stratum, as a share of it: taking rows by it takes each stratum at its own pace
-    sizes = np.bincount(home, minlength=len(names))
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    place[order] = (np.arange(len(order)) - first[home[order]] + 0.5) / sizes[home[order]]
-    return _by_rank(candidates, allowed, np.lexsort((np.arange(len(order)), place)), None)
+    n, sizes = len(home), np.bincount(home, minlength=len(names))
+    order = np.lexsort((np.arange(n), draws, ~candidates.preselected, home))
+    round_ = np.empty(n, np.int64)  # of a row in its stratum, members first
+    round_[order] = np.arange(n) - (np.cumsum(sizes) - sizes)[home[order]]
+    held = np.bincount(home[candidates.preselected], minlength=len(names))
+    share = _shares(sizes, held, min(allowed.left, n - int(held.sum())))
+    pace = (round_ + 0.5) / sizes[home]  # taking rows by it takes each stratum at its own pace
+    return _by_rank(candidates, allowed, np.lexsort((np.arange(n), pace, round_ >= share[home])), None)
 
 
 def random(candidates: Candidates, allowed: Allowance, options: Options) -> Selection:
@@ -373,8 +391,18 @@ def _knapsack(gains: NDArray[np.int64], sizes: NDArray[np.int64], room: int) -> 
     return int(gains[order[:whole]].sum()) + part
 
 
-def _greedy(cover: _Cover, allowed: Allowance, costs: NDArray[np.int64] | None, bound: _Bound) -> tuple[list[int], list[int]]:
-    """Greedy for a submodular gain, or for gain a byte: an old key is an upper bound, so a row is looked at when its key is the highest."""
+def _expected(candidates: Candidates, allowed: Allowance) -> int:
+    """How many more members there will be about: as many as are left, or as rows of the mean size fit the bytes that are left."""
+    free = candidates.sized()[~candidates.preselected]
+    size = int(free.sum())
+    return min(allowed.left, allowed.bytes_left * len(free) // size) if allowed.is_sized and size else allowed.left
+
+
+def _greedy(cover: _Cover, allowed: Allowance, costs: NDArray[np.int64] | None, bound: _Bound, look: int) -> tuple[list[int], list[int]]:
+    """Greedy for a submodular gain, or for gain a byte: an old key is an upper bound, so a row is looked at when its key is the highest.
+
+    look: picks after which the optimum is bounded again, and again.
+    """
     scale = None if costs is None else np.maximum(costs, 1)
     rows = np.flatnonzero(~allowed.taken)
     first = -cover.gains[rows] if scale is None else -(cover.gains[rows] / scale[rows])
@@ -384,7 +412,6 @@ def _greedy(cover: _Cover, allowed: Allowance, costs: NDArray[np.int64] | None, 
     heap: list[tuple[float, int]] = []
     picks: list[int] = []
     taken: list[int] = []
-    look = max(1, allowed.left // CHECKPOINTS)
     gains = cover.gains
     while allowed.left > 0 and (heap or place < len(waiting)):
         if heap and (place == len(waiting) or heap[0] < (keys[place], waiting[place])):
@@ -439,6 +466,20 @@ def _in_turn(candidates: Candidates, allowed: Allowance, home: NDArray[np.int64]
     smallest = np.full(len(sizes), n)
     np.minimum.at(smallest, home, np.arange(n))  # groups of one size go by their first id
     return _by_rank(candidates, allowed, np.lexsort((smallest[home], -sizes[home], round_)), None)
+
+
+def _shares(sizes: NDArray[np.int64], held: NDArray[np.int64], left: int) -> NDArray[np.int64]:
+    """(s,) members that strata of these sizes have at the end, when `left` come to those that are held."""
+    share = held.copy()
+    is_open = sizes > 0
+    while is_open.any():
+        share[is_open] = largest_remainder(sizes[is_open].tolist(), left + int(held[is_open].sum()))
+        is_over = is_open & (held > share)
+        if not is_over.any():
+            break
+        share[is_over] = held[is_over]
+        is_open &= ~is_over
+    return share
 
 
 def _clusters(candidates: Candidates, wanted: int) -> NDArray[np.int64]:

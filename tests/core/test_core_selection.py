@@ -1,6 +1,8 @@
 """Selectors against brute force on tiny instances, in any order, under quotas and with members that are there already."""
 
+from dataclasses import replace
 from itertools import combinations
+from time import process_time
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from discovery.core.knn import normalise
 from discovery.core.neighbour_graph import neighbours_of
-from discovery.core.quotas import NO_LIMIT, Limits, Quota
+from discovery.core.quotas import NO_LIMIT, Allowance, Limits, Quota
 from discovery.core.selection import GRAPH_NEIGHBOURS, SELECTORS, UNIT, Candidates, Options, select, weights
 from discovery.errors import InvalidInput
 
@@ -122,6 +124,17 @@ def test_few_members_of_many_are_chosen_on_a_wider_graph():
     assert candidates.neighbours_for(150).rows.shape[1] == GRAPH_NEIGHBOURS
     assert candidates.neighbours_for(10).rows.shape[1] == 60  # 2 * 300 / 10
     assert candidates.neighbours_for(1).rows.shape[1] == 256
+
+
+def test_a_budget_in_bytes_alone_chooses_the_graph_by_the_members_that_fit():
+    candidates = make(6, 300, sizes=[10] * 300)
+    select("facility_location", candidates, Limits(300, 100))  # 10 members
+    assert candidates.neighbours_for(10) is candidates._wider[60]
+    looks = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("discovery.core.selection._Bound.look", lambda bound, cover: looks.append(len(looks)))
+        select("facility_location", make(6, 300, sizes=[10] * 300), Limits(300, 800))  # 80 members, twice
+    assert len(looks) == 2 * (1 + 8 + 1)
 
 
 def test_two_clusters_get_one_member_each():
@@ -237,8 +250,58 @@ def test_columns_that_cannot_be_met_together_are_told_with_what_could_be():
 
 
 def test_minima_that_do_not_fit_the_bytes_are_told():
-    with pytest.raises(InvalidInput, match="not met within 10 bytes: kind b: 0 of 1"):
+    with pytest.raises(InvalidInput, match="asks for members that have at least 20 bytes, even the smallest ones; the budget leaves 10 bytes"):
         select("most_novel", make(0, 4, sizes=[1, 1, 20, 20]), Limits(3, 10), [by("aabb", {"b": 1})])
+    with pytest.raises(InvalidInput, match="Quotas by kind and place together ask for members that have at least 21 bytes"):
+        select("random", make(0, 4, sizes=[1, 1, 20, 20]), Limits(3, 10), [by("aabb", {"a": 1, "b": 1}), by("xyxy", {"x": 1}, {}, "place")])
+
+
+@pytest.mark.parametrize("method", sorted(SELECTORS))
+def test_the_smallest_rows_that_minima_need_are_kept_free(method):
+    # of 100 bytes A takes 40 and B 50; each other A leaves B too little
+    candidates = make(0, 5, sizes=[60, 40, 60, 60, 50])
+    assert sorted(select(method, candidates, Limits(5, 100), [by("aaaab", {"a": 1, "b": 1})]).indices.tolist()) == [1, 4]
+
+
+def feasible(sizes, budget, room, quotas):
+    """Every set of rows that the limits and the quotas allow."""
+
+    def fits(rows, quota):
+        counts = {value: sum(quota.values[row] == value for row in rows) for value in set(quota.values)}
+        return all(quota.minimum.get(value, 0) <= count <= quota.maximum.get(value, 99) for value, count in counts.items())
+
+    n = len(sizes)
+    sets = (rows for count in range(budget + 1) for rows in combinations(range(n), count))
+    return {rows for rows in sets if sum(sizes[row] for row in rows) <= room and all(fits(rows, quota) for quota in quotas)}
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_minima_within_a_budget_in_bytes_are_met_whenever_they_can_be(columns, data):
+    n, small = 8, st.integers(0, 2)
+    sizes = data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n))
+    budget, room = data.draw(st.integers(1, n)), data.draw(st.integers(1, 30))
+    quotas = []
+    for name, letters in (("kind", "abc"), ("place", "xy"))[:columns]:
+        values = data.draw(st.lists(st.sampled_from(letters), min_size=n, max_size=n))
+        least = {value: data.draw(small) for value in sorted(set(values))}
+        quotas.append(by(values, least, {value: least[value] + data.draw(small) for value in least if data.draw(st.booleans())}, name))
+    method = data.draw(st.sampled_from(sorted(SELECTORS)))
+    possible = feasible(sizes, budget, room, quotas)
+    try:
+        found = select(method, make(data.draw(st.integers(0, 5)), n, sizes=sizes), Limits(budget, room), quotas)
+    except InvalidInput:
+        assert not possible
+    else:
+        assert tuple(sorted(found.indices.tolist())) in possible
+
+
+def test_ten_thousand_values_with_a_minimum_take_seconds():
+    values = np.array([f"folder {i % 10_000:05}" for i in range(200_000)], object)
+    started = process_time()
+    allowed = Allowance(len(values), np.zeros(len(values), bool), Limits(20_000), [Quota("folder", values, dict.fromkeys(set(values), 1))], None)
+    assert process_time() - started < 20 and allowed.has_room(0)  # about .3 s; comparing each value with all rows took over a minute
 
 
 @pytest.mark.parametrize("method", sorted(SELECTORS))
@@ -249,7 +312,15 @@ def test_a_budget_above_the_candidates_takes_all(method):
 def test_most_novel_takes_the_highest_and_the_unknown_last():
     candidates = Candidates(list("abcd"), np.eye(4, dtype=np.float32), np.array([0.1, np.nan, 0.9, 0.5]), np.zeros(4, bool))
     found = select("most_novel", candidates, Limits(4))
-    assert found.indices.tolist() == [2, 3, 0, 1] and found.optimality_bound == 1.0
+    assert found.indices.tolist() == [2, 3, 0, 1] and select("most_novel", candidates, Limits(3)).optimality_bound == 1.0
+
+
+def test_unknown_novelty_counts_nothing_and_has_no_bound():
+    candidates = Candidates(list("abcd"), np.eye(4, dtype=np.float32), np.array([0.1, np.nan, 0.9, 0.5]), np.zeros(4, bool))
+    found = select("most_novel", candidates, Limits(4))
+    assert found.objective == pytest.approx(1.5) and np.isnan(found.gains[3]) and np.isnan(found.optimality_bound)
+    none = select("most_novel", Candidates(list("abc"), np.eye(3, dtype=np.float32), np.full(3, np.nan), np.zeros(3, bool)), Limits(3))
+    assert none.objective == 0 and np.isnan(none.optimality_bound) and np.isnan(none.left).all()
 
 
 @pytest.mark.parametrize("method", ["random", "stratified", "cluster_balanced"])
@@ -264,6 +335,55 @@ def test_k_center_leaves_the_lonely_outlier_out():
     candidates = Candidates([f"{i:02}" for i in range(40)], vectors, np.zeros(40), np.zeros(40, bool))
     found = select("k_center", candidates, Limits(10))
     assert 39 not in found.indices and 39 in found.set_aside
+
+
+def test_k_center_tells_cosine_distances():
+    same = Candidates(list("abc"), np.array([[1, 0]] * 3, np.float32), np.zeros(3), np.zeros(3, bool))
+    found = select("k_center", same, Limits(2))
+    assert found.objective == 0 and found.gains.tolist() == [2, 0] and found.left.tolist() == [0, 0, 0]
+    two = Candidates(list("ab"), np.array([[1, 0], [0.8, 0.6]], np.float32), np.zeros(2), np.array([True, False]))
+    assert select("k_center", two, Limits(1)).gains[0] == pytest.approx(0.2)
+
+
+def test_k_center_does_not_set_aside_what_a_minimum_needs():
+    rng = np.random.default_rng(0)
+    vectors = normalise(np.concatenate([rng.normal([5, 0, 0], 0.5, (38, 3)), [[-5, 0, 1], [-5, 0, -1]]]).astype(np.float32))
+    candidates = Candidates([f"{i:02}" for i in range(40)], vectors, np.zeros(40), np.zeros(40, bool))
+    kinds = "c" * 38 + "rr"
+    found = select("k_center", candidates, Limits(10), [by(kinds, {"r": 1})])
+    assert len(found.indices) == 10 and len(set(found.indices.tolist()) & {38, 39}) == 1 and len(found.set_aside) == 1
+    assert len(select("k_center", candidates, Limits(10)).set_aside) == 2
+    with pytest.raises(InvalidInput, match="'r' should have at least 3, 2 are possible"):
+        select("k_center", candidates, Limits(10), [by(kinds, {"r": 3})])
+
+
+def test_a_selector_that_ends_before_the_minima_are_met_is_told_of_without_bytes_that_nobody_limited(monkeypatch):
+    monkeypatch.setitem(SELECTORS, "none", lambda candidates, allowed, options: replace(select("random", candidates, Limits(0)), indices=np.zeros(0, np.int64)))
+    with pytest.raises(InvalidInput, match=r"^Selector none ended before the minima of quotas were met: kind a: 0 of 1"):
+        select("none", make(0, 4), Limits(3), [by("aabb", {"a": 1})])
+
+
+def test_stratified_counts_the_members_that_are_there():
+    # 100 of 200 A are members; of 100 more all are B, so that both have 100
+    candidates = make(1, 400, "a" * 200 + "b" * 200, preselected=range(100))
+    assert set(candidates.strata[select("stratified", candidates, Limits(100)).indices]) == {"b"}
+    # 9 A are members, above their share of 6 of 18; b and c share the other 9 as 30 to 15
+    candidates = make(1, 75, "a" * 30 + "b" * 30 + "c" * 15, preselected=range(9))
+    share = candidates.strata[select("stratified", candidates, Limits(9)).indices].tolist()
+    assert [share.count(name) for name in "abc"] == [0, 6, 3]
+
+
+def test_stratified_rounds_by_the_largest_remainder():
+    # of 10 members: 7.9, .8, .7 and .6; a gets 7 and one more, b and c one each
+    candidates = make(1, 100, "a" * 79 + "b" * 8 + "c" * 7 + "d" * 6)
+    share = candidates.strata[select("stratified", candidates, Limits(10)).indices].tolist()
+    assert [share.count(name) for name in "abcd"] == [8, 1, 1, 0]
+
+
+def test_a_quota_lets_the_other_strata_go_on_in_their_shares():
+    candidates = make(1, 80, "a" * 40 + "b" * 20 + "c" * 20)
+    found = candidates.strata[select("stratified", candidates, Limits(20), [by(candidates.strata, {}, {"a": 4})]).indices].tolist()
+    assert [found.count(name) for name in "abc"] == [4, 8, 8]
 
 
 def test_stratified_gives_each_value_its_share_or_as_many():
