@@ -45,23 +45,24 @@ def grouped_splits(
     enters the order in which groups are placed. fixed: assets whose split is decided (members of a parent version); their group follows
     the smallest such id. strata: a value for each asset; every split gets its share of every value, as near as the sizes and groups allow.
     Larger groups are placed first, each where most of what it holds is missing; equal ones in the order of their salted hash, the values taking
-    turns. Raises InvalidInput when shares do not sum to 1 or a fixed split is unknown.
+    turns. Where splits tie the larger share counts, then the name, never the order of `fractions`. Raises InvalidInput when shares do not sum to 1
+    or a fixed split is unknown.
 
     >>> grouped_splits(["a", "b", "c", "d"], [0, 0, 1, 2], {"train": 0.5, "test": 0.5}, "s")[:2]
-    ['train', 'train']
+    ['test', 'test']
     """
     if not fractions or abs(sum(fractions.values()) - 1) > 1e-6 or min(fractions.values()) < 0:
         raise InvalidInput(f"Expected split shares that sum to 1, found {dict(fractions)}.")
     decided = {asset_id: split for asset_id, split in (fixed or {}).items()}
     if unknown := sorted(set(decided.values()) - set(fractions)):
         raise InvalidInput(f"Fixed members are in splits {unknown}, which are not among {sorted(fractions)}.")
-    names = list(fractions)
+    names = sorted(fractions, key=lambda name: (-fractions[name], name))
     values = [str(value) for value in strata] if strata is not None else [""] * len(asset_ids)
     stratum = dict(zip(asset_ids, values, strict=True))
     members: dict[Any, list[str]] = defaultdict(list)
     for asset_id, key in zip(asset_ids, group_keys, strict=True):
         members[key].append(asset_id)
-    need = dict(zip(names, largest_remainder(list(fractions.values()), len(asset_ids)), strict=True))
+    need = dict(zip(names, largest_remainder([fractions[name] for name in names], len(asset_ids)), strict=True))
     sizes = Counter(values)
     wanted = {(value, name): share * size for value, size in sizes.items() for name, share in fractions.items()}
     chosen: dict[str, str] = {}

@@ -31,7 +31,7 @@ from discovery.stages.versions import find_kept_out, find_parent, find_version, 
 from discovery.types import DatasetVersion, DuplicateReport, IndexSnapshot, Manifest, NoveltyReport
 from discovery.workspace import Workspace
 
-SPLIT_SALT = "splits-1"
+SPLIT_SALT = "splits-2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Splits by group with exact sizes; measures of pictures one can see; expectations."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,9 +73,18 @@ def test_sizes_of_singletons_are_exact_to_the_asset_also_when_a_version_grows(n,
     before = dict(zip(old, grouped_splits(old, old, SHARES, "s", strata=kinds[: len(old)]), strict=True)) if old else {}
     splits = grouped_splits(ids, ids, SHARES, "s", fixed=before, strata=kinds[:n])
     assert all(splits[ids.index(asset_id)] == split for asset_id, split in before.items())
-    assert sizes(splits) == largest_remainder([0.8, 0.1, 0.1], n) or any(
-        list(before.values()).count(name) > largest_remainder([0.8, 0.1, 0.1], n)[place] for place, name in enumerate(SHARES)
-    )
+    wanted = dict(zip(("train", "test", "val"), largest_remainder([0.8, 0.1, 0.1], n), strict=True))
+    assert Counter(splits) == Counter(wanted) or any(list(before.values()).count(name) > size for name, size in wanted.items())
+
+
+@given(groups=st.lists(st.integers(0, 9), min_size=1, max_size=30), kinds=st.lists(st.sampled_from("abc"), min_size=30, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_the_order_in_which_splits_are_written_does_not_matter(groups, kinds):
+    ids, kinds = [f"{i:03}" for i in range(len(groups))], kinds[: len(groups)]
+    shares = {"a": 0.25, "b": 0.25, "train": 0.5}
+    written = [dict(sorted(shares.items(), reverse=turned)) for turned in (False, True)]
+    first, second = (grouped_splits(ids, groups, one, "s", strata=kinds) for one in written)
+    assert first == second
 
 
 def test_fixed_members_stay_and_take_their_group_along():
