@@ -70,6 +70,11 @@ def assets_of(version: DatasetVersion, ws: Workspace) -> pa.Table:
     return asset_table(load_snapshot(version.snapshot_id, ws), ws, novelty)
 
 
+def empty_table() -> pa.Table:
+    """The columns that every asset table has, without rows."""
+    return _schema().empty_table()
+
+
 def column_names() -> list[str]:
     """The columns that every asset table has."""
     return list(_schema().names)

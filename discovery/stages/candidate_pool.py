@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from discovery.spec import CollectionSpec, MixPart, column_of
 from discovery.stages.decisions import Decisions
 from discovery.stages.shards import vectors_for
 from discovery.stages.versions import member_ids
-from discovery.types import DatasetVersion, DuplicateReport, EmbeddingSet, IndexSnapshot, NoveltyReport
+from discovery.types import DatasetVersion, DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, NoveltyReport
 from discovery.workspace import Workspace
 
 EXAMPLE_POOL = 10  # by example, the nearest 10 x budget candidates go on to selection
@@ -43,10 +44,13 @@ class Pool:
 
     def named(self, column: str, what: str) -> str:
         """The column that a spec names, as the table has it. Raises SpecError with the nearest one."""
-        found = column_of(column)
-        if found not in self.assets.column_names:
-            raise SpecError(f"Collection {self.spec.name}: {what} {column!r}: no such column. {nearest(column, self.assets.column_names)}")
-        return found
+        return known_column(column, self.assets, f"Collection {self.spec.name}: {what}")
+
+    def passing(self, where: str, *path: str | int) -> NDArray[np.bool_]:
+        """(n,) for which a filter of the spec, that stands at path, is true. Raises SpecError with its place."""
+        mask = np.zeros(len(self.ids), bool)
+        mask[_rows_where(self.assets, self.spec, where, path)] = True
+        return mask
 
     @property
     def is_held(self) -> NDArray[np.bool_]:
@@ -65,6 +69,30 @@ class Pool:
         wanted = np.array([asset_id.encode() for asset_id in ids], "S64")
         places = np.minimum(np.searchsorted(self.ids, wanted), max(len(self.ids) - 1, 0))
         return np.where(self.ids[places] == wanted, places, -1) if len(self.ids) else np.full(len(ids), -1)
+
+
+def refuse_unknown_columns(spec: CollectionSpec, assets: pa.Table) -> None:
+    """Raise SpecError, with its place, for a filter that has no meaning over this asset table, or a column that it lacks. Of the table only the columns count."""
+    empty = assets.slice(0, 0)
+    for where, path in spec.filters():
+        _rows_where(empty, spec, where, path)
+    for name, path in spec.columns():
+        known_column(name, assets, f"{spec.place(*path)}: {'.'.join(str(part) for part in path)}")
+
+
+def known_column(name: str, assets: pa.Table, what: str) -> str:
+    """The column that a name in a spec stands for. Raises SpecError, that begins with `what`, where the table has none."""
+    found = column_of(name)
+    if found not in assets.column_names:
+        raise SpecError(f"{what} {name!r}: no such column. {nearest(name, assets.column_names)}")
+    return found
+
+
+def _rows_where(assets: pa.Table, spec: CollectionSpec, where: str, path: Sequence[str | int]) -> list[int]:
+    try:
+        return rows_where(assets, where)
+    except SpecError as error:
+        raise SpecError(f"{spec.place(*path)}: {error}") from error
 
 
 def open_pool(
@@ -88,7 +116,7 @@ def open_pool(
             "grow. Run their source through the chain with this encoder, or start without a parent."
         )
     pool.held = dict(zip(rows.tolist(), parent.values(), strict=True))
-    included = _find(pool, spec.include, "include")
+    included = _find(pool, spec.include, "include", ws)
     for row in included.tolist():
         pool.held.setdefault(row, None)
 
@@ -96,15 +124,13 @@ def open_pool(
     if removed[included].any():
         raise SpecError(f"Collection {spec.name}: include: {pool.ids[included[removed[included]][0]].decode()} is removed at its source.")
     pool.decisions.decide(removed & ~pool.is_held, "removed_at_source")
-    _exclude(pool, included)
+    _exclude(pool, included, ws)
     if kept_out:
         _keep_out(pool, component, kept_out, snapshot, included, ws)
     if parent:
         _unlink_splits(pool, component, snapshot)
     if spec.where:
-        mask = np.zeros(len(ids), bool)
-        mask[rows_where(assets, spec.where)] = True
-        pool.decisions.decide(~mask & ~pool.is_held, "where")
+        pool.decisions.decide(~pool.passing(spec.where, "where") & ~pool.is_held, "where")
     if spec.duplicates == "drop":
         _drop_copies(pool, component, snapshot, ws)
     if spec.novelty.only_novel:
@@ -119,9 +145,7 @@ def part_rows(pool: Pool, part: MixPart, wanted: int | None, novelty: list[Novel
     inner = Pool(pool.spec, pool.assets, pool.ids, pool.sets, Decisions(pool.ids), dict(pool.held))
     mask = pool.is_candidate & ~pool.is_held
     if part.where:
-        passing = np.zeros(len(pool.ids), bool)
-        passing[rows_where(pool.assets, part.where)] = True
-        mask &= passing
+        mask &= pool.passing(part.where, "mix", pool.spec.mix.index(part), "where")
     inner.decisions.decide(~mask, "mix")
     if part.only_novel:
         only_novel(inner, novelty, inner.is_candidate)
@@ -147,7 +171,9 @@ def nearest_to_examples(pool: Pool, like: tuple[str, ...], unlike: tuple[str, ..
     Similarity is the mean cosine to `like` less that to `unlike`, in whole numbers. 10 times as many as are wanted go on, or a tenth where only
     bytes are.
     """
-    liked, others = _find(pool, like, "like"), _find(pool, unlike, "unlike")
+    liked, others = _find(pool, like, "like", ws), _find(pool, unlike, "unlike", ws)
+    if len(both := np.intersect1d(liked, others)):
+        raise SpecError(f"Collection {pool.spec.name}: {pool.ids[both[0]].decode()} is in like and in unlike. Keep it in one of them.")
     rows = np.flatnonzero(pool.is_candidate)
     examples = on_lattice(vectors_for(pool.sets, pool.ids[np.concatenate([liked, others])], ws))
     dots = on_lattice(vectors_for(pool.sets, pool.ids[rows], ws)) @ examples.T
@@ -164,9 +190,9 @@ def nearest_to_examples(pool: Pool, like: tuple[str, ...], unlike: tuple[str, ..
     pool.decisions.decide(rows[out], "by_example", value=total[out] / scale, threshold=least)
 
 
-def _find(pool: Pool, texts: tuple[str, ...], key: str) -> NDArray[np.int64]:
-    """Rows of assets that a spec names by id, the first digits of one, or the URI that they come from. Raises SpecError."""
-    by_uri: dict[str, int] = {}
+def _find(pool: Pool, texts: tuple[str, ...], key: str, ws: Workspace) -> NDArray[np.int64]:
+    """Rows of assets that a spec names by id, the first digits of one, or a URI that they come from; once each. Raises SpecError."""
+    by_uri: dict[str, int] | None = None
     rows = []
     for text in texts:
         whole = text.encode()
@@ -176,17 +202,34 @@ def _find(pool: Pool, texts: tuple[str, ...], key: str) -> NDArray[np.int64]:
             continue
         if high - low > 1:
             raise SpecError(f"Collection {pool.spec.name}: {key}: {text!r} is the start of {high - low} ids. Give more digits.")
-        if not by_uri:
-            by_uri = {str(uri).removeprefix("file://"): row for row, uri in reversed(list(enumerate(pool.assets["source_uri"].to_pylist())))}
+        if by_uri is None:
+            by_uri = _rows_by_uri(pool, texts, ws)
         row = by_uri.get(text.removeprefix("file://"))
         if row is None:
             raise SpecError(f"Collection {pool.spec.name}: {key}: {text!r} is not in the index: neither an asset's id nor the URI of one. Ingest it first.")
         rows.append(row)
-    return np.array(rows, np.int64)
+    return np.array(list(dict.fromkeys(rows)), np.int64)
 
 
-def _exclude(pool: Pool, included: NDArray[np.int64]) -> None:
-    named = _find(pool, pool.spec.exclude, "exclude")
+def _rows_by_uri(pool: Pool, texts: Sequence[str], ws: Workspace) -> dict[str, int]:
+    """Row of each text that is the URI of a file: any of those that an asset has; of two assets that were found there the one that was found last."""
+    plain = {text.removeprefix("file://") for text in texts}
+    wanted = pa.array(sorted({*plain, *(f"file://{text}" for text in plain)}), pa.string())
+    found: dict[str, int] = {}
+    for embedded in reversed(pool.sets):
+        manifest = ws.store.load_record(Manifest, embedded.manifest_id)
+        if manifest is None:
+            raise CorruptArtifact(f"Embedding set {embedded.id} has lost its manifest. Run `discovery verify`.")
+        table = ws.store.read_table(manifest, columns=["asset_id", "source_uri"])
+        listed = table.filter(pc.is_in(table["source_uri"], wanted)).drop_null()
+        for row, uri in zip(pool.rows_of(listed["asset_id"].to_pylist()).tolist(), listed["source_uri"].to_pylist(), strict=True):
+            if row >= 0:
+                found.setdefault(str(uri).removeprefix("file://"), row)
+    return found
+
+
+def _exclude(pool: Pool, included: NDArray[np.int64], ws: Workspace) -> None:
+    named = _find(pool, pool.spec.exclude, "exclude", ws)
     if not len(named):
         return
     if both := sorted(set(named.tolist()) & set(included.tolist())):

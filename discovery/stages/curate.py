@@ -20,8 +20,8 @@ from discovery.addressing import content_id
 from discovery.core.splits import grouped_splits, merge_groups
 from discovery.errors import CorruptArtifact, InvalidInput, SpecError
 from discovery.spec import CollectionSpec
-from discovery.stages.asset_table import asset_table, assets_of, novelty_reports
-from discovery.stages.candidate_pool import Pool, open_pool
+from discovery.stages.asset_table import asset_table, assets_of, empty_table, novelty_reports
+from discovery.stages.candidate_pool import Pool, open_pool, refuse_unknown_columns
 from discovery.stages.certificate import across_splits, duplicate_recall, leakage
 from discovery.stages.collection_choice import Choice, choose, coverage, in_some_part
 from discovery.stages.decisions import CANDIDATE_RULES
@@ -159,7 +159,13 @@ def _inputs(spec: CollectionSpec, ws: Workspace) -> tuple[IndexSnapshot, list[No
         find_parent(spec.parent, ws) if spec.parent else None, [find_kept_out(text, ws) for text in spec.must_not_leak_into],
         find_version(reference, ws) if re.fullmatch(r"[a-z0-9][a-z0-9._-]*@.+", reference) else None,
     )  # fmt: skip
-    return snapshot, _against(reference, snapshot, ws) if reference else novelty_reports(snapshot, ws), named
+    if not reference:
+        return snapshot, novelty_reports(snapshot, ws), named
+    try:  # before every batch is scored, which may take long
+        refuse_unknown_columns(spec, empty_table())
+    except SpecError:  # a list may have brought the column
+        refuse_unknown_columns(spec, asset_table(snapshot, ws, []))
+    return snapshot, _against(reference, snapshot, ws), named
 
 
 def _against(reference: str, snapshot: IndexSnapshot, ws: Workspace) -> list[NoveltyReport]:
@@ -181,8 +187,6 @@ def _key(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyRep
 def _draft(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyReport], named: _Named, key: str, ws: Workspace) -> Draft:
     pool = _pool(spec, snapshot, novelty, named, ws)
     assets = pool.assets
-    for name in [*spec.keep_together, *([spec.stratify] if spec.stratify else [])]:
-        pool.named(name, "splits")
     candidates = np.flatnonzero(pool.is_candidate)
     if not len(candidates):
         removed = ", ".join(f"{rule} removed {n:,}" for rule, n in pool.decisions.counts().items())
@@ -190,6 +194,8 @@ def _draft(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyR
     ws.report(f"curate: {spec.name}, {len(candidates):,} candidates of {len(assets):,} assets")
     choice = choose(pool, novelty, ws)
     chosen = np.array(sorted([*pool.held, *choice.rows]), np.int64)
+    if not len(chosen):
+        raise SpecError(_why_empty(pool, choice, candidates))
     candidates = np.flatnonzero(pool.decisions.mask(*CANDIDATE_RULES))
     members = _members(pool, chosen, choice)
     radius, beyond = coverage(pool, chosen, candidates, ws)
@@ -209,8 +215,24 @@ def _draft(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyR
     return Draft(version, members, pool.decisions.table(), facts)
 
 
+def _why_empty(pool: Pool, choice: Choice, candidates: NDArray[np.int64]) -> str:
+    """What let none of the candidates in, in words."""
+    spec = pool.spec
+    smallest = pc.min(pool.assets["size_bytes"].take(pa.array(candidates))).as_py() or 0
+    if spec.limit_bytes is not None and smallest > spec.limit_bytes:
+        return f"{spec.place('budget')}: nothing was selected: the budget is {spec.limit_bytes:,} bytes, the smallest candidate has {smallest:,}. Raise the budget."
+    if spec.mix and not any(part.candidates for part in choice.parts):
+        return f"{spec.place('mix')}: nothing was selected: none of the {len(candidates):,} candidates is in a part of the mix. Loosen the rules of its parts."
+    if spec.quotas:
+        by = " and ".join(quota.by for quota in spec.quotas)
+        return f"{spec.place('quotas')}: nothing was selected: the quotas by {by} let none of the {len(candidates):,} candidates in. Raise a max."
+    parts = ", ".join(f"{part.name or part.method} took {part.picked:,} of {part.candidates:,} candidates" for part in choice.parts)
+    return f"{spec.place()}: nothing was selected: {parts}. Raise the budget, or choose another method."
+
+
 def _pool(spec: CollectionSpec, snapshot: IndexSnapshot, novelty: list[NoveltyReport], named: _Named, ws: Workspace) -> Pool:
     assets, sets = asset_table(snapshot, ws, novelty), embedding_sets(snapshot, ws)
+    refuse_unknown_columns(spec, assets)
     return open_pool(spec, snapshot, assets, sets, _parent_splits(named.parent, ws), named.kept_out, novelty, ws)
 
 

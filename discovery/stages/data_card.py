@@ -61,8 +61,8 @@ def data_card(version: DatasetVersion, ws: Workspace) -> dict[str, Any]:
 
 def card_markdown(card: dict[str, Any]) -> str:
     """The card to be read. Names from outside are escaped, so that none of them is taken for markup."""
-    title = f"{card['name']}@{card['number']}" if card["number"] else card["name"]
-    splits = ", ".join(f"{name} {count:,}" for name, count in card["splits"].items())
+    title = escaped(f"{card['name']}@{card['number']}" if card["number"] else card["name"])
+    splits = ", ".join(f"{escaped(name)} {count:,}" for name, count in card["splits"].items())
     spec, selection, check = card["spec"], card["selection"], card["check"]
     lines = [
         f"# {title}", "",
@@ -78,7 +78,7 @@ def card_markdown(card: dict[str, Any]) -> str:
     for part in selection.get("parts", []):
         if part["name"]:
             asked = f" of {part['asked']:,} asked" if part["asked"] is not None else ""
-            lines.append(f"- Part {part['name']}: {part['picked']:,}{asked}, from {part['candidates']:,} candidates, by {part['method']}.")
+            lines.append(f"- Part {escaped(part['name'])}: {part['picked']:,}{asked}, from {part['candidates']:,} candidates, by {part['method']}.")
     for quota in selection.get("quotas", []):
         cost = "not measured" if quota["cost"] is None else f"{quota['cost']:.2%} of the objective"
         lines.append(f"- The quota by {escaped(quota['by'])} cost {cost}.")
@@ -88,7 +88,7 @@ def card_markdown(card: dict[str, Any]) -> str:
         beyond = f"; of all candidates at most {card['coverage_beyond']:.2%} are farther, at 95 %" if card["coverage_beyond"] else ", of all candidates"
         lines.append(f"- Every candidate that was looked at has a member within a cosine distance of {card['coverage_radius']:.3f}{beyond}.")
     if spec["parent"]:
-        lines.append(f"- It grew from {spec['parent']}, whose members are in the splits that they were in.")
+        lines.append(f"- It grew from {escaped(spec['parent'])}, whose members are in the splits that they were in.")
     if selection.get("removed"):
         lines += ["", "| left out before selection | assets |", "|---|---:|"]
         lines += [f"| {escaped(RULES[rule].says)} | {count:,} |" for rule, count in selection["removed"].items()]
@@ -96,20 +96,20 @@ def card_markdown(card: dict[str, Any]) -> str:
     for name, values in card["composition"].items():
         shown = ", ".join(f"{escaped(value)} {count:,}" for value, count in values[:MOST_VALUES])
         more = f" and {len(values) - MOST_VALUES} more" if len(values) > MOST_VALUES else ""
-        lines.append(f"- {name}: {shown}{more}.")
+        lines.append(f"- {escaped(name)}: {shown}{more}.")
     for name, found in card["ranges"].items():
         lines.append(f"- {name}: {found['least']:.4g} to {found['most']:.4g}, half of them below {found['median']:.4g}.")
     if card["taken_at"]:
         lines.append(f"- Taken between {card['taken_at'][0]} and {card['taken_at'][1]}, as far as the cameras say ({card['taken_at'][2]:,} pictures).")
     if card["label_by_split"]:
         names = list(card["splits"])
-        lines += ["", f"| {escaped(card['label'])} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+        lines += ["", f"| {escaped(card['label'])} | " + " | ".join(escaped(name) for name in names) + " |", "|---|" + "---:|" * len(names)]
         lines += [f"| {escaped(row['value'])} | " + " | ".join(f"{row['splits'].get(name, 0):,}" for name in names) + " |" for row in card["label_by_split"][:MOST_VALUES]]
     lines += ["", "## Splits and leaks", "", *_certificate(card)]
     lines += ["", "## Quality", ""]
     if check:
-        verdict = "passed" if check["passed"] else f"**failed** ({', '.join(check['failed_expectations'])})"
-        lines.append(f"- The check of the collection {verdict}. Warnings: {', '.join(check['warnings']) or 'none'}.")
+        verdict = "passed" if check["passed"] else f"**failed** ({', '.join(escaped(name) for name in check['failed_expectations'])})"
+        lines.append(f"- The check of the collection {verdict}. Warnings: {', '.join(escaped(name) for name in check['warnings']) or 'none'}.")
         lines.append(f"- {check['sampled']:,} members were read again; at most {check['defect_rate_bound']:.2%} of all are defective, at 95 %.")
         if check["likely_mislabels"]:
             lines.append(f"- {check['likely_mislabels']:,} labels are likely to be wrong: see the report of the check.")
@@ -118,7 +118,7 @@ def card_markdown(card: dict[str, Any]) -> str:
     lines.append(f"- Every member passed its batch's quality report ({len(card['quality'])} of them).")
     lines += ["", "## Where it comes from", ""]
     lines += [f"- {', '.join(escaped(source) for source in one['sources'])}, ingested {one['ingested_at'][:10]} (manifest `{one['manifest_id'][:12]}`)" for one in card["sources"]]
-    lines += [f"- Encoder `{card['encoder_id']}`, index `{card['index_id'][:12]}`.", "", "## What it is not for", ""]
+    lines += [f"- Encoder `{_code(card['encoder_id'])}`, index `{card['index_id'][:12]}`.", "", "## What it is not for", ""]
     lines += [f"- {text}" for text in _limits(card)]
     return "\n".join(lines) + "\n"
 
@@ -132,7 +132,7 @@ def _certificate(card: dict[str, Any]) -> list[str]:
     found = card["selection"].get("certificate")
     if not found:
         return [f"- {card['leaked']:,} members have a copy in another split."]
-    lines = [f"- {card['leaked']:,} members have a copy in another split. Kept together: {', '.join(found['keep_together'])}."]
+    lines = [f"- {card['leaked']:,} members have a copy in another split. Kept together: {', '.join(escaped(name) for name in found['keep_together'])}."]
     if found["stratify"]:
         lines.append(f"- Every split has its share of every {escaped(found['stratify'])}, as near as groups allow.")
     if across := found["across_splits"]:
@@ -144,7 +144,7 @@ def _certificate(card: dict[str, Any]) -> list[str]:
     for one in found["against"]:
         similarity = "" if one["largest_similarity"] is None else f"; the most alike pair has a cosine of {one['largest_similarity']:.3f}"
         lines.append(
-            f"- Against {one['named']}: {one['leaked']:,} leak ({one['same_bytes']:,} same bytes, {one['same_pixels']:,} same pixels, {one['verified_copies']:,} verified copies, "
+            f"- Against {escaped(one['named'])}: {one['leaked']:,} leak ({one['same_bytes']:,} same bytes, {one['same_pixels']:,} same pixels, {one['verified_copies']:,} verified copies, "
             f"{one['chains']:,} by chains), {one['removed']:,} were kept out{similarity}."
         )
     return lines

@@ -17,20 +17,20 @@ MOST_LABELS = 12
 
 def preview_markdown(version: DatasetVersion, facts: dict[str, Any], page: str, ws: Workspace) -> str:
     """The preview in Markdown. page: address at which its pictures are."""
-    splits = ", ".join(f"{name} {count:,}" for name, count in version.splits.items())
+    splits = ", ".join(f"{escaped(name)} {count:,}" for name, count in version.splits.items())
     lines = [
         f"**{version.assets:,}** assets of {version.candidates:,} candidates: {splits}.", "", f"[Look at the pictures]({page})", "",
         f"- Leaks between splits: **{version.leaked:,}**.",
     ]  # fmt: skip
     for one in facts["certificate"]["against"]:
-        lines.append(f"- Leaks into {one['named']}: **{one['leaked']:,}**; {one['removed']:,} were kept out for it.")
+        lines.append(f"- Leaks into {escaped(one['named'])}: **{one['leaked']:,}**; {one['removed']:,} were kept out for it.")
     if version.split_similarity is not None:
         lines.append(f"- The two members most alike in different splits have a cosine of {version.split_similarity:.3f}.")
     if version.optimality_bound is not None:
         lines.append(f"- The selection reaches at least {version.optimality_bound:.1%} of the best there is.")
     for part in facts["parts"]:
         if part["name"] and part["asked"] is not None and part["picked"] < part["asked"]:
-            lines.append(f"- Part {part['name']} is short: {part['picked']:,} of {part['asked']:,}.")
+            lines.append(f"- Part {escaped(part['name'])} is short: {part['picked']:,} of {part['asked']:,}.")
     for quota in facts["quotas"]:
         if quota["cost"] is not None:
             lines.append(f"- The quota by {escaped(quota['by'])} costs {quota['cost']:.2%} of the objective.")
@@ -42,7 +42,7 @@ def preview_markdown(version: DatasetVersion, facts: dict[str, Any], page: str, 
     if parent:
         table = ws.store.read_table(version, columns=["pick", "reason"])
         kept = int(pc.sum(pc.equal(table["pick"], -1)).as_py() or 0)
-        lines.append(f"- {version.assets - kept:,} are new beside those of {parent}.")
+        lines.append(f"- {version.assets - kept:,} are new beside those of {escaped(parent)}.")
     if facts["removed"]:
         lines += ["", "| left out before selection | assets |", "|---|---:|"]
         lines += [f"| {escaped(RULES[rule].says)} | {count:,} |" for rule, count in facts["removed"].items()]

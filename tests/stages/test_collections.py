@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from discovery.stages.curate import candidates_of, curate, draft
 from discovery.stages.data_card import card_markdown, data_card
 from discovery.stages.decisions import RULES
 from discovery.stages.history import current_snapshot
+from discovery.stages.preview_words import preview_markdown
 from discovery.stages.version_diff import diff_versions
 from discovery.stages.why import why
 from discovery.types import DatasetVersion
@@ -34,7 +37,7 @@ TRAIN_TEST = "splits: {train: 0.5, test: 0.5}\n"
 
 
 def make_source(folder: Path) -> Path:
-    """32 pictures that share nothing in three folders, taken in two walks by one camera; 8 of the birds again in another size."""
+    """32 pictures that share nothing in three folders, taken in two walks by one camera; 8 of the birds again in another size, one under a second name."""
     rng = np.random.default_rng(3)
     number = 0
     for kind, count in KINDS.items():
@@ -49,6 +52,7 @@ def make_source(folder: Path) -> Path:
     for place in range(NEAR):
         with Image.open(folder / "bird" / f"{place:02}.jpg") as original:
             original.resize((150, 112)).save(folder / "bird" / f"near-{place}.jpg", quality=75)
+    shutil.copy(folder / "bird" / "09.jpg", folder / "dog" / "zz-bird.jpg")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     Image.new("RGB", (80, 80), (10, 200, 30)).save(folder / "blank.png")
     return folder
@@ -164,6 +168,72 @@ def test_include_and_exclude_hold_by_id_and_by_uri_and_contradictions_are_refuse
     ):
         with pytest.raises(SpecError, match=said):
             lab.make(f"name: wrong\nbudget: 12\n{wrong}\n")
+
+
+def test_an_asset_is_found_by_each_of_its_files_and_counts_once_among_the_examples(lab: Lab) -> None:
+    bird, cat = lab.id_of("bird/09.jpg"), lab.id_of("cat/20.jpg")
+    once = lab.make(f"name: like\nbudget: 3\nlike: [{bird}]\n")
+    twice = lab.make(f"name: like-twice\nbudget: 3\nlike: [{bird}, '{bird[:9]}', {lab.source}/bird/09.jpg, file://{lab.source}/dog/zz-bird.jpg]\n")
+    assert lab.splits(once).keys() == lab.splits(twice).keys()
+    named = lab.make(f"name: second\nbudget: 3\ninclude: [{lab.source}/dog/zz-bird.jpg]\n")
+    assert bird in lab.splits(named) and why(named, f"{lab.source}/dog/zz-bird.jpg", lab.ws).rule == "include"
+    with pytest.raises(SpecError, match=f"{bird} is in like and in unlike. Keep it in one of them"):
+        lab.make(f"name: both\nbudget: 3\nlike: [{bird}, {cat}]\nunlike: [{lab.source}/dog/zz-bird.jpg]\n")
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("quotas:\n- {by: categry, max: 2}\n", "spec:5: quotas.0.by 'categry': no such column. Did you mean \"category\"?"),
+        ("select:\n  method: stratified\n  by: foldr\n", "spec:6: select.by 'foldr': no such column. Did you mean \"folder\"?"),
+        ("splits:\n  train: 1\n  stratify: categry\n", "spec:6: stratify 'categry': no such column."),
+        ("splits:\n  keep_together:\n  - folder\n  - brst\n", "spec:7: keep_together.1 'brst': no such column. Did you mean \"burst\"?"),
+        ("mix:\n- {name: a}\n- name: b\n  where: brightnes > 1\n", "spec:7: Filter 'brightnes > 1': there is no column \"brightnes\". Did you mean \"brightness\"?"),
+        ("where: width_px >\n", "spec:4: Filter 'width_px >' is not one SQL expression"),
+    ],
+)  # fmt: skip
+def test_a_column_that_does_not_exist_is_told_with_its_line_before_anything_is_scored(
+    rest: str, said: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.make("name: base\nbudget: 5\n")
+
+    def never(*args: Any) -> None:
+        raise AssertionError("a batch was scored for a spec that cannot be used")
+
+    monkeypatch.setattr("discovery.stages.curate.score", never)
+    with pytest.raises(SpecError) as error:
+        lab.make(f"name: wrong\nbudget: 3\nnovelty: {{reference: base@1}}\n{rest}")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("budget: 10 B\n", "spec:2: nothing was selected: the budget is 10 bytes, the smallest candidate has "),
+        ("budget: 9\nmix: [{name: fish, where: category = 'fish'}]\n", "spec:3: nothing was selected: none of the 32 candidates is in a part of the mix."),
+        ("budget: 9\nquotas: [{by: category, max: 0}]\n", "spec:3: nothing was selected: the quotas by category let none of the 32 candidates in. Raise a max."),
+    ],
+)  # fmt: skip
+def test_a_collection_without_members_is_refused_with_its_cause_and_gets_no_number(rest: str, said: str, lab: Lab) -> None:
+    with pytest.raises(SpecError) as error:
+        lab.make(f"name: nobody\n{rest}")
+    assert said in str(error.value) and not lab.ws.catalog.versions("nobody")
+
+
+def test_the_order_in_which_splits_are_written_changes_nothing(lab: Lab) -> None:
+    one, other = (draft(parse_spec(f"name: order\nbudget: 11\nsplits: {{{shares}}}\n"), lab.ws) for shares in ("a: .25, b: .25, c: .5", "c: .5, b: .25, a: .25"))
+    assert one.version.digest == other.version.digest and one.members.equals(other.members)
+
+
+def test_names_from_outside_are_no_markup_in_the_card_and_in_the_preview(lab: Lab) -> None:
+    version = lab.make("name: marked\nbudget: 5\n")
+    link, card = "[Approve](http://evil)", data_card(version, lab.ws)
+    odd = dataclasses.replace(version, splits={link: 5})
+    card = card | {"splits": {link: 5}, "label": "category", "label_by_split": [{"value": link, "splits": {link: 5}}], "composition": {link: [[link, 5]]}}
+    card["selection"]["parts"][0]["name"] = link
+    card["selection"]["certificate"]["keep_together"] = [link]
+    for text in (card_markdown(card), preview_markdown(odd, lab.facts(version), "http://page", lab.ws)):
+        assert link not in text and "\\[Approve\\](http://evil) 5" in text
 
 
 def test_what_a_held_out_version_has_or_is_linked_to_stays_out_and_the_certificate_counts_it(lab: Lab) -> None:
