@@ -483,6 +483,7 @@ class CollectionReport(Record):
     """
 
     stage: ClassVar[str] = "check_collection"
+    version: ClassVar[int] = 2
     version_id: str
     name: str
     digest: str

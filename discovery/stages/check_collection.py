@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from discovery import schemas
@@ -22,6 +23,7 @@ from discovery.errors import ConfigError, nearest
 from discovery.spec import CollectionSpec
 from discovery.stages.collection_report import collection_html
 from discovery.stages.curate import candidates_of, leaked_members
+from discovery.stages.decisions import sentence
 from discovery.stages.expected import Judgement, judge, users_expectations
 from discovery.stages.history import embedding_sets, load_snapshot
 from discovery.stages.label_findings import LabelFindings, label_column, label_findings
@@ -31,6 +33,7 @@ from discovery.stages.versions import kept_out_of, member_ids, parent_of
 from discovery.types import CollectionReport, DatasetVersion
 from discovery.workspace import Workspace
 
+PARENT_RULES = ("exclude", "must_not_leak_into", "links_splits")  # by which a member of the parent may leave
 FAR_SHOWN = 24  # candidates that are farthest from any member
 
 
@@ -167,14 +170,27 @@ def _against_parent(version: DatasetVersion, spec: CollectionSpec, table: pa.Tab
         return
     now = dict(zip(table["asset_id"].to_pylist(), table["split"].to_pylist(), strict=True))
     rows = ws.store.read_table(parent, columns=["asset_id", "split"]).to_pylist()
-    lost = [row["asset_id"] for row in rows if row["asset_id"] not in now]
+    missing = [row["asset_id"] for row in rows if row["asset_id"] not in now]
+    said = _taken_out(version, missing, ws)
+    lost = [asset_id for asset_id in missing if asset_id not in said]
     moved = [(row["asset_id"], row["split"]) for row in rows if row["asset_id"] in now and now[row["asset_id"]] != row["split"]]
-    found.numbers |= {"lost_from_parent": float(len(lost)), "moved_from_parent": float(len(moved))}
-    found.numbers["gained_on_parent"] = float(len(now) - len(rows) + len(lost))
+    found.numbers |= {"lost_from_parent": float(len(lost)), "let_go_from_parent": float(len(said)), "moved_from_parent": float(len(moved))}
+    found.numbers["gained_on_parent"] = float(len(now) - len(rows) + len(missing))
     for asset_id in lost:
         found.add("lost_from_parent", asset_id, f"is in {spec.parent}")
+    for asset_id, words in said.items():
+        found.add("let_go_from_parent", asset_id, words)
     for asset_id, split in moved:
         found.add("moved_from_parent", asset_id, f"was in {split}, is in {now[asset_id]}")
+
+
+def _taken_out(version: DatasetVersion, missing: list[str], ws: Workspace) -> dict[str, str]:
+    """Of members that the version lacks, those that a rule took out which may do so, with its words; none for a version from before decisions were kept."""
+    if not missing or not any(ref.role == "decisions" for ref in version.files):
+        return {}
+    table = ws.store.read_table(version, "decisions")
+    rows = table.filter(pc.is_in(table["asset_id"], pa.array(missing, pa.string()))).to_pylist()
+    return {row["asset_id"]: sentence(row) for row in rows if row["rule"] in PARENT_RULES}
 
 
 def _across_splits(

@@ -28,6 +28,7 @@ TOLD_IN_PAIRS = {
 TOLD_ALONE = {
     "contradiction": "Listed with several labels",
     "lost_from_parent": "Members of the parent that were lost",
+    "let_go_from_parent": "Members of the parent that the spec took out",
     "moved_from_parent": "Members of the parent in another split",
     "bytes": "Bytes lost or changed",
     "thumbnails": "Thumbnails lost",

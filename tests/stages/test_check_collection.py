@@ -194,9 +194,24 @@ def test_a_version_is_compared_with_its_parent(ws: Workspace) -> None:
                 row["split"] = "test" if row["split"] == "train" else "train"
 
     report = check_collection(changed(grown, ws, lose), ws)
-    assert "parent_is_kept" in report.failed_expectations and "parent_splits_are_kept" in report.warnings
+    assert "parent_is_kept" in report.failed_expectations and "parent_splits_are_kept" in report.failed_expectations
     assert [row["asset_id"] for row in points(report, ws, "lost_from_parent")] == [first]
     assert [row["asset_id"] for row in points(report, ws, "moved_from_parent")] == [second]
+
+
+def test_a_parent_may_lose_members_by_the_rules_that_are_for_it(ws: Workspace) -> None:
+    parent = version_of(ws, "name: shrinks\nbudget: 10\nsplits: {train: 0.5, test: 0.5}\n")
+    first, second = sorted(ws.store.read_table(parent)["asset_id"].to_pylist())[:2]
+    version_of(ws, f"name: secret\nbudget: 1\ninclude: [{second}]\nsplits: {{test: 1}}\n")
+    child = version_of(
+        ws, f"name: shrinks\nbudget: 10\nparent: shrinks@1\nexclude: [{first}]\nmust_not_leak_into: [secret@1]\nsplits: {{train: 0.5, test: 0.5}}\n"
+    )
+    report = check_collection(child, ws)
+    numbers = details(report, ws)["numbers"]
+    assert report.passed and "parent_loses_none" in report.warnings
+    assert (numbers["lost_from_parent"], numbers["let_go_from_parent"], numbers["gained_on_parent"]) == (0, 2, 2)
+    said = {row["asset_id"]: row["detail"] for row in points(report, ws, "let_go_from_parent")}
+    assert said.keys() == {first, second} and "the spec excludes it by name" in said[first] and "must not be leaked into" in said[second]
 
 
 def test_vectors_made_again_are_the_same_and_a_swapped_one_is_found(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
