@@ -251,6 +251,7 @@ DECISIONS = pa.schema(  # of every asset that a version was chosen from, ascendi
         pa.field("threshold", pa.float64()),  # what it would have needed; what both are says the rule
         pa.field("stage", pa.string(), nullable=False),  # that found the evidence
         pa.field("record_id", pa.string(), nullable=False),  # in which it is; empty for the version itself
+        pa.field("linked_by", pa.string(), nullable=False),  # the column by which it belongs together with the evidence; empty where that did not decide
     ]
 )
 

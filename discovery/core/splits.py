@@ -35,6 +35,52 @@ def merge_groups(*columns: Sequence[Any]) -> list[int]:
     return [find(row) for row in range(n)]
 
 
+def joining_rows(columns: Sequence[Sequence[Any]], splits: Sequence[str | None]) -> dict[int, tuple[int, int]]:
+    """The rows that would join two splits: to each the first row of another split that it belongs together with, and the column by which.
+
+    columns: sequences of n values; rows with an equal value in one belong together, also through others; None links to nothing. splits: of each of
+    n rows, None where it is not decided. Rows are taken in their order: one that belongs together with rows of two splits is left, any other is
+    taken and links those after it. So of what is taken no group is in two splits.
+
+    >>> joining_rows([["x", "x", "y"], [1, None, 1]], ["test", "train", None])
+    {1: (0, 0)}
+    """
+    root: list[int] = []  # of each value of a column, union-find
+    owner: dict[int, tuple[str, int]] = {}  # of a root: the split of its rows, and the first of them
+    known: list[dict[Any, int]] = [{} for _ in columns]
+    left: dict[int, tuple[int, int]] = {}
+
+    def find(node: int) -> int:
+        while root[node] != node:
+            root[node] = root[root[node]]
+            node = root[node]
+        return node
+
+    for row, split in enumerate(splits):
+        nodes = []
+        found: dict[str, tuple[int, int]] = {}
+        for place, column in enumerate(columns):
+            if (value := column[row]) is None:
+                continue
+            node = known[place].get(value)
+            if node is None:
+                node = known[place][value] = len(root)
+                root.append(node)
+            nodes.append(node := find(node))
+            if node in owner:
+                found.setdefault(owner[node][0], (owner[node][1], place))
+        if len({*found, *([split] if split is not None else [])}) > 1:
+            left[row] = min(other for name, other in found.items() if name != split)
+        elif nodes:
+            first = min(nodes)
+            owned = (next(iter(found)), min(other for other, _ in found.values())) if found else (split, row) if split is not None else None
+            for node in nodes:
+                root[node] = first
+            if owned is not None:
+                owner[first] = owned
+    return left
+
+
 def grouped_splits(
     asset_ids: Sequence[str], group_keys: Sequence[Any], fractions: Mapping[str, float], salt: str,
     fixed: Mapping[str, str] | None = None, strata: Sequence[Any] | None = None,
@@ -43,10 +89,10 @@ def grouped_splits(
 
     fractions: split name to share, summing to 1; sizes are whole numbers by the largest remainder, reached exactly as far as groups allow. salt:
     enters the order in which groups are placed. fixed: assets whose split is decided (members of a parent version); their group follows
-    the smallest such id. strata: a value for each asset; every split gets its share of every value, as near as the sizes and groups allow.
+    them. strata: a value for each asset; every split gets its share of every value, as near as the sizes and groups allow.
     Larger groups are placed first, each where most of what it holds is missing; equal ones in the order of their salted hash, the values taking
-    turns. Where splits tie the larger share counts, then the name, never the order of `fractions`. Raises InvalidInput when shares do not sum to 1
-    or a fixed split is unknown.
+    turns. Where splits tie the larger share counts, then the name, never the order of `fractions`. Raises InvalidInput when shares do not sum to 1,
+    a fixed split is unknown, or a group has members fixed in two splits.
 
     >>> grouped_splits(["a", "b", "c", "d"], [0, 0, 1, 2], {"train": 0.5, "test": 0.5}, "s")[:2]
     ['test', 'test']
@@ -76,6 +122,8 @@ def grouped_splits(
     free = []
     for group in members.values():
         held = sorted(asset_id for asset_id in group if asset_id in decided)
+        if len(splits := {decided[asset_id] for asset_id in held}) > 1:
+            raise InvalidInput(f"{held[0]} and {len(held) - 1} others are one group, but are fixed in splits {', '.join(sorted(splits))}: no group can be in two splits.")
         if held:
             place(group, decided[held[0]])
         else:

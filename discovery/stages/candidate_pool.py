@@ -18,6 +18,7 @@ from discovery.errors import CorruptArtifact, SpecError, nearest
 from discovery.spec import CollectionSpec, MixPart, column_of
 from discovery.stages.decisions import Decisions
 from discovery.stages.shards import vectors_for
+from discovery.stages.split_links import keep_out_joining, unlink_members
 from discovery.stages.versions import member_ids
 from discovery.types import DatasetVersion, DuplicateReport, EmbeddingSet, IndexSnapshot, Manifest, NoveltyReport
 from discovery.workspace import Workspace
@@ -128,15 +129,17 @@ def open_pool(
     if kept_out:
         _keep_out(pool, component, kept_out, snapshot, included, ws)
     if parent:
-        _unlink_splits(pool, component, snapshot)
+        unlink_members(pool, snapshot, ws)
     if spec.where:
         pool.decisions.decide(~pool.passing(spec.where, "where") & ~pool.is_held, "where")
-    if spec.duplicates == "drop":
-        _drop_copies(pool, component, snapshot, ws)
     if spec.novelty.only_novel:
         only_novel(pool, novelty, pool.is_candidate & ~pool.is_held)
+    if spec.duplicates == "drop":
+        _drop_copies(pool, component, snapshot, ws)
     if spec.like or spec.unlike:
         nearest_to_examples(pool, spec.like, spec.unlike, spec.limit_assets, ws)
+    if parent:
+        keep_out_joining(pool, snapshot)
     return pool
 
 
@@ -278,22 +281,6 @@ def _components(ids: list[str], snapshot: IndexSnapshot, ws: Workspace) -> dict[
     return dict(zip(chosen["asset_id"].to_pylist(), chosen["component_id"].to_pylist(), strict=True))
 
 
-def _unlink_splits(pool: Pool, component: NDArray[Any], snapshot: IndexSnapshot) -> None:
-    """Members of the parent never change their split: where a new copy links two splits, those in the larger one leave."""
-    spec = pool.spec
-    order = {name: place for place, name in enumerate(sorted(spec.splits, key=lambda name: (spec.splits[name], name)))}
-    kept: dict[str, int] = {}
-    held = [row for row, split in pool.held.items() if split is not None]
-    if unknown := sorted({str(pool.held[row]) for row in held} - set(order)):
-        raise SpecError(f"Collection {spec.name}: members of {spec.parent} are in splits {', '.join(unknown)}, which the spec does not have. Add them.")
-    for row in sorted(held, key=lambda row: (order[str(pool.held[row])], row)):
-        first = kept.setdefault(str(component[row]), row)
-        if pool.held[first] != pool.held[row]:
-            evidence = [pool.ids[first].decode()]
-            pool.decisions.decide(np.array([row]), "links_splits", evidence=evidence, record=snapshot.duplicates_id)
-            del pool.held[row]
-
-
 def _drop_copies(pool: Pool, component: NDArray[Any], snapshot: IndexSnapshot, ws: Workspace) -> None:
     held = np.flatnonzero(pool.is_held & pool.is_candidate)
     linked = {str(component[row]): pool.ids[row].decode() for row in held[::-1].tolist()}
@@ -301,18 +288,22 @@ def _drop_copies(pool: Pool, component: NDArray[Any], snapshot: IndexSnapshot, w
     near = rows[np.isin(component[rows].astype(str), list(linked))] if linked else rows[:0]
     pool.decisions.decide(near, "linked_to_member", evidence=[linked[str(component[row])] for row in near], record=snapshot.duplicates_id)
     is_keeper = pool.column("is_keeper").astype(bool)
-    copies = np.flatnonzero(pool.is_candidate & ~pool.is_held & ~is_keeper)
+    free = np.flatnonzero(pool.is_candidate & ~pool.is_held)
+    group = pool.column("group_id")
+    stands: dict[Any, int] = {}  # of each group its keeper, or the first by id where other rules left that out
+    for row in [*free[is_keeper[free]].tolist(), *free.tolist()]:
+        stands.setdefault(row if group[row] is None else group[row], row)
+    copies = np.setdiff1d(free, np.array(list(stands.values()), np.int64))
     if not len(copies):
         return
-    group = pool.column("group_id")
-    keeper = {group[row]: pool.ids[row].decode() for row in np.flatnonzero(is_keeper).tolist()}
+    keeper = {one: pool.ids[row].decode() for one, row in stands.items()}
     table = ws.store.read_table(_report(snapshot, ws), columns=["asset_id", "difference", "keeper_id"])
     chosen = table.filter(pc.is_in(table["asset_id"], schemas.id_column(pool.ids[copies])))
     difference = {
         (asset_id, kept): value
         for asset_id, kept, value in zip(*(chosen[name].to_pylist() for name in ("asset_id", "keeper_id", "difference")), strict=True)
     }
-    evidence = [keeper.get(group[row]) for row in copies]
+    evidence = [keeper[group[row]] for row in copies]
     values = [difference.get((pool.ids[row].decode(), kept)) for row, kept in zip(copies, evidence, strict=True)]
     value = np.array([np.nan if one is None else one for one in values])
     pool.decisions.decide(

@@ -43,14 +43,16 @@ RULES: dict[str, Rule] = {
         False, False, "dedupe", "it is in a version that must not be leaked into, or linked by copies to a member of it", evidence="that member is"
     ),
     "links_splits": Rule(
-        False, False, "dedupe", "of the parent's members, it is now known to be linked by copies to one in a smaller split", evidence="that member is"
+        False, False, "curate", "a member of the parent never moves, and this one belongs together with one in a smaller split", evidence="that member is"
     ),
+    "only_novel": Rule(False, False, "score", "it is not called novel", "its q-value is", "at most"),
     "duplicates": Rule(False, False, "dedupe", "a copy of it stands for it", "they differ by", "copies differ by at most", "that copy is"),
     "linked_to_member": Rule(False, False, "dedupe", "it is linked by copies to a member that stays in any case", evidence="that member is"),
-    "only_novel": Rule(False, False, "score", "it is not called novel", "its q-value is", "at most"),
     "by_example": Rule(False, False, "curate", "others are nearer to the examples", "its similarity to them is", "the last one taken has"),
+    "joins_splits": Rule(False, False, "curate", "it would join members of the parent that are in two splits", evidence="it belongs together with"),
     "mix": Rule(False, False, "curate", "it is in no part of the mix"),
 }
+LINKS = {"component_id": "copies", "capture": "one press of the shutter", "burst": "one burst", "video_id": "one video"}
 
 
 NAMES = list(RULES)
@@ -68,6 +70,7 @@ class Decisions:
         self.value = np.full(n, np.nan)
         self.threshold = np.full(n, np.nan)
         self.record = np.full(n, "", object)
+        self.linked_by = np.full(n, "", object)
 
     @property
     def is_open(self) -> NDArray[np.bool_]:
@@ -76,7 +79,7 @@ class Decisions:
 
     def decide(
         self, rows: NDArray[Any], rule: str, *, evidence: Sequence[str | None] | None = None, value: Any = np.nan, threshold: Any = np.nan,
-        record: str = "", part: str = "",
+        record: str = "", part: str = "", linked_by: str = "",
     ) -> None:  # fmt: skip
         """Decide on rows (numbers or a mask) that are open. evidence, value, threshold: one for all rows, or one for each of them."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
@@ -87,7 +90,7 @@ class Decisions:
         if evidence is not None:
             self.evidence[rows[kept]] = np.array(evidence, object)[kept]
         self.code[rows[kept]] = NAMES.index(rule)
-        for array, one in ((self.record, record), (self.part, part)):
+        for array, one in ((self.record, record), (self.part, part), (self.linked_by, linked_by)):
             if one:
                 array[rows[kept]] = one
 
@@ -110,11 +113,21 @@ class Decisions:
             schemas.id_column(self.ids), pa.array(members), pa.array(names, pa.string()), pa.array(self.part, pa.string()),
             pa.array(self.evidence, pa.string()), pa.array(self.value, pa.float64(), from_pandas=True),
             pa.array(self.threshold, pa.float64(), from_pandas=True), pa.array(stages, pa.string()), pa.array(self.record, pa.string()),
+            pa.array(self.linked_by, pa.string()),
         ]  # fmt: skip
         return pa.Table.from_arrays(columns, schema=schemas.DECISIONS)
 
 
 CANDIDATE_RULES = tuple(name for name, rule in RULES.items() if rule.is_candidate)
+
+
+def link_words(column: str) -> str:
+    """What assets with one value of a column share.
+
+    >>> link_words("component_id"), link_words("folder")
+    ('copies', 'one folder')
+    """
+    return LINKS.get(column, f"one {column}")
 
 
 def sentence(decision: dict[str, Any]) -> str:
@@ -127,6 +140,7 @@ def sentence(decision: dict[str, Any]) -> str:
     pairs = ((rule.value, decision["value"]), (rule.threshold, decision["threshold"]))
     figures = ", ".join(f"{words} {value:.4g}" for words, value in pairs if words and value is not None)
     evidence = f"{rule.evidence} {decision['evidence'][:12]}" if rule.evidence and decision["evidence"] else ""
-    details = "; ".join(text for text in (figures, evidence) if text)
+    linked_by = f"by {link_words(decision['linked_by'])}" if decision.get("linked_by") else ""  # older tables lack it
+    details = "; ".join(text for text in (linked_by, figures, evidence) if text)
     part = f" (part {decision['part']})" if decision["part"] else ""
     return f"{rule.says}{part}" + (f": {details}" if details else "")

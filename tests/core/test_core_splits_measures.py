@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from discovery.core.expectations import failing_rows, row_expectations
 from discovery.core.measures import MEASURES, measure_image, small_picture, small_rgb
 from discovery.core.picture import whole_picture
-from discovery.core.splits import grouped_splits, largest_remainder, merge_groups
+from discovery.core.splits import grouped_splits, joining_rows, largest_remainder, merge_groups
 from discovery.errors import InvalidInput
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -90,6 +90,38 @@ def test_the_order_in_which_splits_are_written_does_not_matter(groups, kinds):
 def test_fixed_members_stay_and_take_their_group_along():
     splits = grouped_splits(["a", "b", "c", "d"], [0, 0, 1, 2], {"train": 0.5, "test": 0.5}, "s", fixed={"b": "test"})
     assert splits == ["test", "test", "train", "train"]
+
+
+def test_a_group_with_members_fixed_in_two_splits_is_refused():
+    with pytest.raises(InvalidInput, match="a and 1 others are one group, but are fixed in splits test, train"):
+        grouped_splits(["a", "b", "c"], merge_groups(["f1", "f1", "f1"]), {"train": 0.5, "test": 0.5}, "s", fixed={"a": "train", "b": "test"})
+
+
+@given(data=st.data(), n=st.integers(1, 30), columns=st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_a_version_that_grows_moves_no_member_and_has_no_group_in_two_splits(data, n, columns):
+    values = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 6)), min_size=n, max_size=n), min_size=columns, max_size=columns)
+    before, now = data.draw(values), data.draw(values)  # sessions are recut, copies are found later
+    ids = [f"{i:03}" for i in range(n)]
+
+    def groups(table, rows):
+        return merge_groups(*([("alone", row) if column[row] is None else column[row] for row in rows] for column in [range(n), *table]))
+
+    old = sorted(data.draw(st.sets(st.integers(0, n - 1))))
+    was = dict(zip(old, grouped_splits([ids[row] for row in old], groups(before, old), SHARES, "s"), strict=True))
+    smallest_first = sorted(old, key=lambda row: (SHARES[was[row]], was[row], row))
+    rows = smallest_first + sorted(set(range(n)) - set(old))
+    left = joining_rows([[column[row] for row in rows] for column in now], [was.get(row) for row in rows])
+    assert all(now[column][rows[place]] == now[column][rows[place]] is not None and other < place for place, (other, column) in left.items())
+    kept = sorted(row for place, row in enumerate(rows) if place not in left)
+    fixed = {ids[row]: was[row] for row in kept if row in was}
+    splits = dict(zip(kept, grouped_splits([ids[row] for row in kept], groups(now, kept), SHARES, "s", fixed=fixed), strict=True))
+    assert all(splits[row] == split for row, split in was.items() if row in splits)
+    for column in now:
+        for value in set(column) - {None}:
+            assert len({splits[row] for row in kept if column[row] == value}) <= 1
+    if old:  # those of the smallest split stay
+        assert {row for row in old if was[row] == was[smallest_first[0]]} <= set(kept)
 
 
 @pytest.mark.parametrize("shares", [{}, {"train": 0.9}, {"train": 1.2, "test": -0.2}])

@@ -20,6 +20,7 @@ from discovery.errors import SpecError, UnknownRecord
 from discovery.pipeline import run_pipeline
 from discovery.spec import parse_spec
 from discovery.stages.asset_table import asset_table
+from discovery.stages.check_collection import check_collection
 from discovery.stages.curate import candidates_of, curate, draft
 from discovery.stages.data_card import card_markdown, data_card
 from discovery.stages.decisions import RULES
@@ -370,6 +371,53 @@ def test_a_copy_that_is_found_later_moves_no_member_and_links_no_splits(tmp_path
     gone = set(was) - set(now)
     assert gone and {decisions[i]["rule"] for i in gone} == {"links_splits"}
     assert all(was[i] == "train" and was[decisions[i]["evidence"]] == "test" for i in gone)  # the smaller split keeps its own
+
+
+def test_a_member_never_moves_when_a_version_that_grows_keeps_more_together(lab: Lab) -> None:
+    parent = lab.make(f"name: row\nbudget: 20\n{TRAIN_TEST}")
+    child = lab.make(f"name: row\nbudget: 24\nparent: row@1\n{TRAIN_TEST.replace('}', ', keep_together: [folder]}')}")
+    was, now = lab.splits(parent), lab.splits(child)
+    assert all(now[i] == split for i, split in was.items() if i in now)
+    folders = {(row["category"], row["split"]) for row in lab.rows(child)}
+    assert len(folders) == len({folder for folder, _ in folders})
+    rules = {row["asset_id"]: row for row in lab.ws.store.read_table(child, "decisions").to_pylist()}
+    gone = set(was) - set(now)
+    assert gone and {(rules[i]["rule"], rules[i]["linked_by"]) for i in gone} == {("links_splits", "folder")}
+    assert all(was[i] == "train" and was[rules[i]["evidence"]] == "test" for i in gone)  # of equal splits the first by name keeps its own
+    assert "belongs together with one in a smaller split: by one folder; that member is" in why(child, min(gone), lab.ws).sentence
+    report = check_collection(child, lab.ws)
+    numbers = json.loads(lab.ws.store.read_file(report, "expectations"))["numbers"]
+    assert (numbers["lost_from_parent"], numbers["let_go_from_parent"], numbers["moved_from_parent"]) == (0, len(gone), 0)
+    assert "parent_loses_none" in report.warnings and not {"parent_is_kept", "parent_splits_are_kept"} & set(report.failed_expectations)
+
+
+def test_a_candidate_that_would_join_two_splits_of_the_parent_stays_out(lab: Lab) -> None:
+    together = f"{TRAIN_TEST.replace('}', ', keep_together: [folder, device_session]}')}"
+    first, second = "device_session LIKE '%05-01%'", "device_session LIKE '%05-02%'"
+    parent = lab.make(f"name: walked\nbudget: 40\nwhere: (category = 'bird' AND {first}) OR (category = 'cat' AND {second})\n{together}")
+    was = lab.splits(parent)
+    assert len({(row["category"], row["split"]) for row in lab.rows(parent)}) == len(set(was.values())) == 2
+    child = lab.make(f"name: walked\nbudget: 40\nparent: walked@1\n{together}")
+    now = lab.splits(child)
+    table = asset_table(current_snapshot(lab.ws), lab.ws, []).to_pylist()
+    assert was.items() <= now.items()
+    for column in ("folder", "device_session"):
+        assert all(len({now[row["asset_id"]] for row in table if row["asset_id"] in now and row[column] == one[column]}) <= 1 for one in table if one[column])
+    rules = {row["asset_id"]: row for row in lab.ws.store.read_table(child, "decisions").to_pylist()}
+    out = [row for row in table if rules[row["asset_id"]]["rule"] == "joins_splits"]
+    assert Counter(row["category"] for row in out) == {"bird": 8, "cat": 5, "dog": 3}
+    assert all(rules[row["asset_id"]]["evidence"] in now for row in out)
+    bird = next(row["asset_id"] for row in out if row["category"] == "bird")
+    assert "it would join members of the parent that are in two splits: by one" in why(child, bird, lab.ws).sentence
+    with pytest.raises(SpecError, match=f"spec:4: include: {bird} would join members of walked@1 that are in two splits"):
+        lab.make(f"name: walked\nbudget: 40\nparent: walked@1\ninclude: [{bird}]\n{together}")
+
+
+def test_a_copy_stays_when_what_stands_for_it_was_left_out(lab: Lab) -> None:
+    version = lab.make("name: copies\nbudget: 40\nwhere: width_px = 150\n")
+    assert version.assets == NEAR and all("near-" in row["source_uri"] for row in lab.rows(version))
+    keepers = lab.make("name: keepers\nbudget: 40\n")
+    assert keepers.assets == 32 and not [row for row in lab.rows(keepers) if "near-" in row["source_uri"]]
 
 
 @pytest.mark.live
