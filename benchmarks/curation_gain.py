@@ -39,6 +39,7 @@ from discovery.core.selection import Candidates, Options, select
 from discovery.core.splits import grouped_splits, merge_groups
 
 DEFAULT = "facility_location"
+ALL = 10**9  # a budget that stands for all of them
 METHODS = ("random", DEFAULT, "k_center", "cluster_balanced", "typical")
 BUDGETS = (25, 50, 100, 200, 400)
 POOL, LEAST, PLANTED, RARE = 0.6, 8, 0.01, 0.25  # share of the pool, pictures of a category, of a planted one, and of categories that are rare
@@ -169,7 +170,7 @@ def cut(task: Task, is_planted: bool, seed: int) -> tuple[NDArray[np.int64], NDA
     return np.setdiff1d(pool, np.concatenate(dropped)), test, planted
 
 
-def resample(task: Task, is_planted: bool, seed: int, budgets: list[int]) -> dict[tuple[int, str], tuple[float, ...]]:
+def resample(task: Task, is_planted: bool, seed: int, budgets: list[int], methods: tuple[str, ...] = METHODS) -> dict[tuple[int, str], tuple[float, ...]]:
     """Figures by budget and selector of one cut."""
     warnings.simplefilter("ignore")  # of regressions that have not converged after 300 rounds
     pool, test, rare = cut(task, is_planted, seed)
@@ -183,7 +184,7 @@ def resample(task: Task, is_planted: bool, seed: int, budgets: list[int]) -> dic
         for budget in budgets:
             if budget > n // 2:
                 continue
-            for method in METHODS if not kind else ("random", DEFAULT):
+            for method in methods if not kind else ("random", DEFAULT):
                 picks = rows[select(method, candidates, Limits(budget), (), Options(seed=seed)).indices]
                 have = set(task.labels[picks].tolist())
                 far = 1.0 - (task.vectors[pool] @ task.vectors[picks].T).max(axis=1)
@@ -193,7 +194,7 @@ def resample(task: Task, is_planted: bool, seed: int, budgets: list[int]) -> dic
     return found
 
 
-def _resample(arguments: tuple[Task, bool, int, list[int]]) -> dict[tuple[int, str], tuple[float, ...]]:
+def _resample(arguments: tuple[Task, bool, int, list[int], tuple[str, ...]]) -> dict[tuple[int, str], tuple[float, ...]]:
     return resample(*arguments)
 
 
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000, help="of the first resample")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=[], help="tasks")
+    parser.add_argument("--methods", nargs="+", default=[], choices=METHODS, help="beside random and the default selector; all when not given")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS))
     options = parser.parse_args()
     if options.cosine:
@@ -225,6 +227,7 @@ def main() -> None:
     if options.prepare:
         prepare(options.prepare, options.corpora, options.pictures)
         return
+    methods = tuple(one for one in METHODS if not options.methods or one in ("random", DEFAULT, *options.methods))
     verdicts: Counter[tuple[str, str]] = Counter()
     pooled: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as workers:
@@ -235,7 +238,7 @@ def main() -> None:
             for is_planted in (False, True):
                 started = time.perf_counter()
                 seeds = range(options.seed, options.seed + options.resamples)
-                results = list(workers.map(_resample, [(task, is_planted, seed, options.budgets) for seed in seeds]))
+                results = list(workers.map(_resample, [(task, is_planted, seed, options.budgets, methods) for seed in seeds]))
                 for budget, method in results[0]:
                     rows = [one for one in results if (budget, method) in one]
                     if len(rows) < 3:
@@ -243,7 +246,8 @@ def main() -> None:
                     values = np.array([one[budget, method] for one in rows])
                     base = np.array([one[budget, "random raw" if method.endswith(" raw") else "random"] for one in rows])
                     if len(rows) == len(results):
-                        pooled.setdefault((budget, method), []).append(values)
+                        for one in (budget, ALL):
+                            pooled.setdefault((one, method), []).append(values)
                     line = [f"{task.name:15} {'planted' if is_planted else '       '} {budget:4} {method:21}"]
                     for column, name in enumerate(FIGURES):
                         mean, wide = interval(values[:, column] - base[:, column])
@@ -256,10 +260,10 @@ def main() -> None:
                                 line.append("BEHIND")
                     print("  ".join(line), flush=True)
                 print(f"{'':15} {options.resamples} resamples in {time.perf_counter() - started:.0f} s", flush=True)
-    print("\nmean over the tasks, planted and not, that have the budget: each counts alike; intervals over resamples; * apart: the intervals of it and of random do not overlap")
+    print("\nmean over the lines above of a budget, and of all: each counts alike; intervals over resamples; * apart: the intervals of it and of random do not overlap")
     for budget, method in sorted(pooled, key=lambda one: (one[0], one[1].endswith(" raw"), METHODS.index(one[1].removesuffix(" raw")))):
         values, base = (np.mean(pooled[budget, one], axis=0) for one in (method, "random raw" if method.endswith(" raw") else "random"))
-        line = [f"{len(pooled[budget, method]):2} tasks {budget:4} {method:21}"]
+        line = [f"{len(pooled[budget, method]):2} lines {'all' if budget == ALL else budget:>4} {method:21}"]
         for column, name in enumerate(FIGURES):
             (mean, wide), (other, breadth) = interval(values[:, column]), interval(base[:, column])
             gain, width = interval(values[:, column] - base[:, column])
