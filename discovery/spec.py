@@ -34,6 +34,7 @@ SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")  # it becomes a fold
 BYTES = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) ?(?P<unit>|[kMGT]i?)B", re.ASCII)
 TOGETHER = {"duplicate_group": "component_id", "video": "video_id"}  # what people call it, and the column
 UNDER_SPLITS = ("keep_together", "stratify")
+NULL = "null"  # under `values` of a quota: what has no value
 MOST = 10**18  # of any number in a spec: sums of it stay within 64 bits
 VersionText = Annotated[str, Field(pattern=VERSION_TEXT)]
 
@@ -121,9 +122,7 @@ class Quota(Bounds):
             return value
         named: dict[str, Any] = {}
         for key, bounds in value.items():
-            text = value_text(key)
-            if text is None:
-                raise ValueError("null is no value of a column. Put it in quotes if it is a word")
+            text = NULL if (said := value_text(key)) is None else said
             if text in named:
                 raise ValueError(f"value {text!r} is given twice")
             named[text] = bounds

@@ -142,7 +142,7 @@ def test_a_spec_with_a_typo_is_refused_before_any_work(root: str, capsys: pytest
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name: cats\nbudget: -1\n", ":2: budget: Input should be greater than 0, found -1"),
+        ("name: cats\nbudget: -1\n", ":2: budget: expected a number above 0, found -1"),
         ("name: cats\nbudget: 5\nselect:\n  methd: random\n", ':4: unknown key select.methd. Did you mean "method"?'),
         ("name: cats\nbudget: 5\nsplits: {train: 0.5}\n", "sum to 1"),
         ("name: [\n", "not valid YAML"),

@@ -45,7 +45,7 @@ BASE = "name: a\nbudget: 3\n"
         (BASE + "quotas: [{by: c, values: {x: {max: 1, max: 2}}}]\n", "spec:3: the key max is given twice"),
         (BASE + "keep_together: [a]\nsplits: {train: 1, keep_together: [b]}\n", "spec:4: keep_together: stands under splits and beside it"),
         (BASE + "quotas:\n- {by: c, values: {2: {max: 1}, '2': {max: 3}}}\n", "spec:4: quotas.0.values: value '2' is given twice"),
-        (BASE + "quotas: [{by: c, values: {null: {max: 1}}}]\n", "spec:3: quotas.0.values: null is no value of a column. Put it in quotes if it is a word."),
+        (BASE + "quotas: [{by: c, values: {null: {max: 1}, 'null': {}}}]\n", "spec:3: quotas.0.values: value 'null' is given twice"),
         (BASE + "quotas: [{by: c, max: 100000000000000000000}]\n", "spec:3: quotas.0.max: expected a number of at most 1,000,000,000,000,000,000, found 1"),
         (BASE + "quotas: [{by: c, min: true}]\n", "spec:3: quotas.0.min: expected a number, found true."),
         (BASE + "select: {seed: true}\n", "spec:3: select.seed: expected a number, found true."),
@@ -118,9 +118,9 @@ def test_bounds_that_a_value_inherits_are_written_out_so_that_identity_and_every
             assert again.quotas == spec.quotas and again.quotas[0].bounds_of("dog") == Bounds(min=None, max=5)
 
 
-def test_values_of_quotas_may_be_numbers_and_truth_values() -> None:
-    (quota,) = parse_spec(BASE + "quotas: [{by: c, values: {3: {max: 1}, 4.0: {max: 2}, true: {max: 3}, .5: {max: 4}, 2026-01-02: {max: 5}}}]\n").quotas
-    assert {name: bounds.max for name, bounds in quota.values.items()} == {"3": 1, "4": 2, "true": 3, "0.5": 4, "2026-01-02": 5}
+def test_values_of_quotas_may_be_numbers_truth_values_and_null() -> None:
+    (quota,) = parse_spec(BASE + "quotas: [{by: c, values: {3: {max: 1}, 4.0: {max: 2}, true: {max: 3}, .5: {max: 4}, 2026-01-02: {max: 5}, null: {max: 6}}}]\n").quotas
+    assert {name: bounds.max for name, bounds in quota.values.items()} == {"3": 1, "4": 2, "true": 3, "0.5": 4, "2026-01-02": 5, "null": 6}
 
 
 @pytest.mark.parametrize(("text", "size"), [("4.35 kB", 4350), ("20 GB", 20 * 10**9), ("1.5MiB", 3 * 2**19), ("7 B", 7), ("7", 7), ("2 kB", 2000), ("2 KiB", 2048)])
