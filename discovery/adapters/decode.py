@@ -143,5 +143,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        flat = Image.alpha_composite(white, rgba).convert("RGB")
+        profile = image.info.get("icc_profile") or b""
+        if profile[16:20] == b"RGB ":
+            flat.info["icc_profile"] = profile
+        return flat
     return image.convert("RGB") if image.mode != "RGB" else image

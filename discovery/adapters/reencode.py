@@ -11,10 +11,11 @@ from discovery.core.export_plan import Form
 
 QUALITY = 95  # with full colour resolution; what a training set loses by it is below what augmentation changes
 ORIENTATION_TAG = 0x0112
+PNG_DEPTH_BYTE = 24  # signature, then the header chunk: length, name, width, height, bits a channel
 
 
 def reencode(data: bytes, form: Form) -> bytes:
-    """The bytes themselves when they are of that form, single and upright already; else the picture decoded, turned upright, on white, and written anew.
+    """The bytes themselves when they are of that form, single, upright, opaque and 8 bits of RGB already; else the picture decoded, turned upright, on white, and written anew.
 
     The colour profile stays where it is one of RGB; all other metadata goes. Raises Undecodable.
     """
@@ -35,6 +36,8 @@ def reencode(data: bytes, form: Form) -> bytes:
 def _is_already(data: bytes, form: Form) -> bool:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.format == form.upper() and getattr(image, "n_frames", 1) == 1 and image.getexif().get(ORIENTATION_TAG, 1) == 1
+            is_plain = image.format == form.upper() and image.mode == "RGB" and "transparency" not in image.info and getattr(image, "n_frames", 1) == 1
+            is_8_bit = form != "png" or data[PNG_DEPTH_BYTE] == 8  # Pillow calls 16 bits of RGB by the same name
+            return is_plain and is_8_bit and image.getexif().get(ORIENTATION_TAG, 1) == 1
     except Exception:  # decoding it will say what is wrong
         return False
