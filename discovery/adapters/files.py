@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tarfile
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -22,9 +25,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_afte
 
 from discovery.adapters.naming import make_folder, sync_folders, take_name
 from discovery.config import S3Config
-from discovery.errors import AccessDenied, ConfigError, DiscoveryError, SourceNotFound, StorageError, StorageFull
+from discovery.errors import AccessDenied, ConfigError, CorruptArtifact, DiscoveryError, SourceNotFound, StorageError, StorageFull
 
 T = TypeVar("T")
+BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 TEMPORARY = ".tmp-"  # prefix of local files that are being written; no reader sees them, a killed writer may leave one
 COPY_BYTES = 2**20  # read and written at once where a file is copied
@@ -113,6 +117,8 @@ def translate(error: BaseException, what: str) -> DiscoveryError:
         return SourceNotFound(f"{what}: does not exist ({code or error}). Check the spelling; `s3://bucket/prefix` for a bucket.")
     if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ClientConnectorError"):
         return StorageError(f"{what}: the storage server does not answer ({error}). Check s3.endpoint_url and that it runs.")
+    if isinstance(error, BROKEN_ARCHIVE):
+        return CorruptArtifact(f"{what}: the archive is damaged ({error}). Put a whole copy of it there.")
     if isinstance(error, (ImportError, ValueError)):
         return ConfigError(f"{what}: {error}. Use a folder, a glob or an fsspec URI such as s3://bucket/prefix.")
     return StorageError(f"{what}: {name}: {error}.")
@@ -127,7 +133,7 @@ def translated(what: str, passing: type[OSError] | tuple[()] = ()) -> Iterator[N
         raise
     except passing:
         raise
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError, *BROKEN_ARCHIVE) as error:
         raise translate(error, what) from error
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec"):
@@ -147,7 +153,7 @@ def patiently(work: Callable[[], T]) -> T:
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and not isinstance(error, (SourceNotFound, AccessDenied, ConfigError, StorageFull))
+    return isinstance(error, StorageError) and not isinstance(error, (SourceNotFound, AccessDenied, ConfigError, StorageFull, CorruptArtifact))
 
 
 class LocalFiles:

@@ -7,8 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from discovery.errors import InvalidInput
-
 COLUMNS = ("boxes", "bboxes", "bbox", "box")  # of the asset table, the first that there is
 
 
@@ -23,28 +21,37 @@ class LabelledBox:
     label: str = ""
 
 
-def parse_boxes(text: str | None) -> tuple[LabelledBox, ...]:
-    """Boxes of JSON: [x, y, w, h], a list of such, or a list of objects with `bbox` and perhaps `label`. Raises InvalidInput for anything else.
+def read_boxes(text: str | None) -> tuple[tuple[LabelledBox, ...], int]:
+    """Boxes of JSON, [x, y, w, h], a list of such, or a list of objects with `bbox` and perhaps `label`; and how many could not be read.
 
-    >>> parse_boxes('[{"bbox": [1, 2, 30, 40], "label": "eye"}]')
-    (LabelledBox(x=1.0, y=2.0, width=30.0, height=40.0, label='eye'),)
-    >>> parse_boxes("[1, 2, 30, 40]") == parse_boxes("[[1, 2, 30, 40]]"), parse_boxes(None)
-    (True, ())
+    A box without width or height is one that could not be read, and so is text that is no JSON.
+
+    >>> read_boxes('[{"bbox": [1, 2, 30, 40], "label": "eye"}, [5, 5, 0, 9]]')
+    ((LabelledBox(x=1.0, y=2.0, width=30.0, height=40.0, label='eye'),), 1)
+    >>> read_boxes("[1, 2, 30, 40]") == read_boxes("[[1, 2, 30, 40]]"), read_boxes(None), read_boxes("A12")
+    (True, ((), 0), ((), 1))
     """
     if text is None or not text.strip():
-        return ()
+        return (), 0
     try:
         found = json.loads(text)
-        if isinstance(found, dict) or (found and not isinstance(found[0], list | dict)):
-            found = [found]
-        return tuple(_box(one) for one in found)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidInput(f"Boxes {text[:80]!r} are not of the form [x, y, w, h], a list of these, or a list of {{bbox, label}}, in pixels: {error}.") from error
+    except (ValueError, RecursionError):
+        return (), 1
+    if not isinstance(found, list) or (found and not isinstance(found[0], list | dict)):
+        found = [found]
+    boxes = [_box(one) for one in found]
+    kept = tuple(box for box in boxes if box is not None)
+    return kept, len(boxes) - len(kept)
 
 
-def _box(one: Any) -> LabelledBox:
-    numbers, label = (one["bbox"], one.get("label") or one.get("category") or "") if isinstance(one, dict) else (one, "")
-    x, y, width, height = (float(number) for number in numbers)
+def _box(one: Any) -> LabelledBox | None:
+    try:
+        numbers, label = (one["bbox"], one.get("label") or one.get("category") or "") if isinstance(one, dict) else (one, "")
+        if not isinstance(numbers, list):
+            return None
+        x, y, width, height = (float(number) for number in numbers)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
     if not all(map(math.isfinite, (x, y, width, height))) or width <= 0 or height <= 0:
-        raise ValueError("a box has a width and a height above 0")
+        return None
     return LabelledBox(x, y, width, height, str(label))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def croissant(
         fields.append(one)
     sets.append({"@type": "cr:RecordSet", "@id": "members-table", "name": "members-table", "description": "A row a member.", "field": fields})
     told = {
-        "@context": CONTEXT, "@type": "sc:Dataset", "name": name, "description": description, "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "@context": copy.deepcopy(CONTEXT), "@type": "sc:Dataset", "name": name, "description": description, "conformsTo": "http://mlcommons.org/croissant/1.0",
         "version": f"{number}.0.0+{digest}", "datePublished": created_at, "license": license_url, "citeAs": cite_as, "url": url,
         "distribution": distribution, "recordSet": sets,
     }  # fmt: skip
@@ -101,4 +102,5 @@ def _values(name: str, kind: str, values: Sequence[str]) -> dict[str, Any]:
 
 
 def _identifier(path: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._/-]", "_", path)
+    """A path as an @id, another one for every other path; not percent-encoded, since mlcroissant takes %20 for a space, which it refuses."""
+    return re.sub(r"[^A-Za-z0-9._/-]", lambda found: "".join(f"~{byte:02X}" for byte in found[0].encode(errors="surrogatepass")), path)

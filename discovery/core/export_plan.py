@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -17,7 +17,7 @@ from discovery.core.boxes import LabelledBox
 
 UNLABELLED = "_unlabelled"  # folder of pictures without a label; a label of this name is written otherwise
 NAME_BYTES = 200  # of a folder's name; file systems take 255
-LAYOUT = 1  # raised when the same plan is laid out otherwise, so that an export begun before is not gone on with
+LAYOUT = 2  # raised when the same plan is laid out otherwise, so that an export begun before is not gone on with
 EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif", "BMP": ".bmp", "HEIC": ".heic", "AVIF": ".avif"}
 
 Form = Literal["original", "jpeg", "png"]
@@ -65,7 +65,10 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """Everything that decides what an export holds, to the byte. examples: split by split in the order of `splits`, ascending by id within one."""
+    """Everything that decides what an export holds, to the byte. examples: split by split in the order of `splits`, ascending by id within one.
+
+    notes decide nothing: they are what readers must know of the version.
+    """
 
     name: str
     number: int
@@ -79,6 +82,7 @@ class ExportPlan:
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     layout: int = field(default=LAYOUT)
+    notes: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -88,7 +92,7 @@ class ExportPlan:
     @cached_property
     def id(self) -> str:
         """Of everything in it; two exports may share a place only when they have one id."""
-        told = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "examples"}
+        told = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name not in ("examples", "notes")}
         digest = hashlib.sha256(canonical_json(told | {"options": dataclasses.asdict(self.options)}).encode())
         for example in self.examples:  # one by one: a million of them as one text would take gigabytes
             digest.update(json.dumps(dataclasses.astuple(example)).encode())
@@ -163,12 +167,25 @@ def _kept(letter: str) -> str:
 
 
 def split_word(split: str) -> str:
-    """A split's name of letters, digits and underscores, as the `datasets` library wants it.
+    """A split's name of letters of any script, digits and underscores, as the `datasets` library wants it, for which `all` is every split.
 
-    >>> split_word("train-2026")
-    'train_2026'
+    >>> split_word("train-2026"), split_word("été"), split_word("All")
+    ('train_2026', 'été', 'All_')
     """
-    return re.sub(r"\W", "_", split, flags=re.ASCII) or "_"
+    word = re.sub(r"\W", "_", split) or "_"
+    return f"{word}_" if word.lower() == "all" else word
+
+
+def same_names(names: Mapping[str, str]) -> list[list[str]]:
+    """Things whose names are one on a disk that ignores case and how accents are written, as those of macOS and Windows do; each list in the order given.
+
+    >>> same_names({"a": "Cat", "b": "dog", "c": "cat"})
+    [['a', 'c']]
+    """
+    groups: dict[str, list[str]] = {}
+    for thing, name in names.items():
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(thing)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def cut(sizes: Sequence[int], most_bytes: int, most_rows: int) -> list[range]:

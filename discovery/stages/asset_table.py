@@ -102,11 +102,11 @@ def with_attributes(table: pa.Table, attributes: list[str | None]) -> pa.Table:
 def _typed(values: list[Any]) -> pa.Array:
     """Truth values or numbers where all values are, or are the text of, such; else text. Null stays null.
 
-    Text that would lose something as a number stays text: 007, a whole number of 2**53 or more, the 1e5 of a hash.
+    Text that would lose something as a number stays text: 007, a whole number of 2**53 or more, the 1e5 of a hash, the 1.10 beside a 1.1 or a 2.0.
     """
     for read, kind in ((_truth, pa.bool_()), (_number, pa.float64())):
         found = [None if value is None else read(value) for value in values]
-        if all(value is None or one is not None for value, one in zip(values, found, strict=True)):
+        if all(value is None or one is not None for value, one in zip(values, found, strict=True)) and (kind == pa.bool_() or _come_back(values)):
             return pa.array(found, kind)
     texts = [value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
     return pa.array(texts, pa.string())
@@ -126,6 +126,15 @@ def _number(value: Any) -> float | None:
     number = float(value)
     is_whole = isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("-").isdigit())
     return number if math.isfinite(number) and (abs(number) < 2**53 or not is_whole) else None
+
+
+def _come_back(values: list[Any]) -> bool:
+    """Whether each text that is a number could be told from the number: no two are one, and 1.10 is there only where all have two decimals."""
+    texts = {value.strip() for value in values if isinstance(value, str)}
+    if len({float(text) for text in texts}) < len(texts):
+        return False
+    decimals = {len(text.partition(".")[2]) for text in texts}
+    return len(decimals) == 1 or not any("." in text and text.endswith("0") and not text.endswith(".0") for text in texts)
 
 
 def _listed(snapshot: IndexSnapshot, ws: Workspace) -> pa.Table:

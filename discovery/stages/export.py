@@ -7,7 +7,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from discovery.adapters.in_order import in_order
 from discovery.adapters.reencode import reencode
 from discovery.addressing import canonical_json, file_sha256, sha256_hex
 from discovery.core.croissant import Described, croissant
-from discovery.core.export_plan import EXTENSIONS, Example, ExportOptions, ExportPlan, Made, classes_of, cut, expected_bytes
-from discovery.errors import ConfigError, CorruptArtifact, InvalidInput, MembersLost, SourceChanged, SourceNotFound, nearest
-from discovery.stages.export_rows import examples_of, find_numbered
+from discovery.core.export_plan import Example, ExportOptions, ExportPlan, Made, classes_of, cut, expected_bytes, same_names
+from discovery.errors import ConfigError, CorruptArtifact, MembersLost, SourceChanged, SourceNotFound, nearest
+from discovery.stages.export_notes import note_of
+from discovery.stages.export_rows import find_numbered, members_of
 from discovery.stages.shards import read_asset
+from discovery.stages.versions import yank_of
 from discovery.workspace import Workspace
 
 MARKER = "discovery-export.json"  # written last: its presence says that the export is complete
@@ -34,6 +37,7 @@ SUMS = "SHA256SUMS"
 CROISSANT = "croissant.json"
 SPEC = "spec.yaml"
 STATE = ".discovery-export"  # what a run that goes on needs to know; gone from a complete export
+OURS = (MEMBERS, SPEC, CROISSANT, SUMS, MARKER)  # of every format
 CLAIM, BEFORE = f"{STATE}/plan.json", f"{STATE}/before.json"
 BLOCK = 500  # pictures of one entry in the state, for formats of a file a picture
 BUFFER_BYTES = 256 * 2**20  # of pictures that were read and not yet written
@@ -81,14 +85,18 @@ class _Unit:
 
 @dataclass
 class _Known:
-    """What earlier runs recorded: files, and what became of the examples of finished units."""
+    """What earlier runs recorded: files, and what became of the examples of finished units. has_rows: members.csv can be read and is the plan's."""
 
     files: dict[str, _File] = field(default_factory=dict)
     made: dict[str, list[Made]] = field(default_factory=dict)
+    has_rows: bool = False
 
 
 def plan_export(version: str, format_name: str, ws: Workspace, options: ExportOptions) -> ExportPlan:
-    """What an export of a version holds. Raises ConfigError for an unknown format, form or label, UnknownRecord for an unknown version."""
+    """What an export of a version holds.
+
+    Raises ConfigError for an unknown format, form or label, and for splits whose names the format cannot tell apart; UnknownRecord for an unknown version.
+    """
     if format_name not in FORMATS:
         raise ConfigError(f"There is no format {format_name!r}. {nearest(format_name, list(FORMATS))}")
     if options.form not in ("original", "jpeg", "png"):
@@ -96,10 +104,30 @@ def plan_export(version: str, format_name: str, ws: Workspace, options: ExportOp
     if options.shard_bytes < 1 or options.shard_examples < 1:
         raise ConfigError("The limits of a shard are at least 1.")
     record, number = find_numbered(version, ws)
-    column, splits, examples = examples_of(record, options.label, ws)
-    return ExportPlan(
-        record.name, number, record.digest, record.created_at, record.spec, format_name, options, column, splits, classes_of(examples), examples,
+    found = members_of(record, options.label, ws, with_boxes=FORMATS[format_name].has_boxes)
+    yanked = yank_of(record, ws)
+    notes = (*((f"{record.name}@{number} should not be trained on: {yanked}.",) if yanked else ()), *found.notes)
+    plan = ExportPlan(
+        record.name, number, record.digest, record.created_at, record.spec, format_name, options, found.label_column, found.splits, classes_of(found.examples),
+        found.examples, notes=notes,
     )  # fmt: skip
+    _check_names(plan)
+    return plan
+
+
+def _check_names(plan: ExportPlan) -> None:
+    """Raises ConfigError when two splits would have one name, or one that of a file of ours."""
+    form = FORMATS[plan.format]
+    if form.split_name is None:
+        return
+    names = {f"split {split!r}": form.split_name(split) for split in plan.splits}
+    if form.place is not None:  # splits are folders beside the files that describe them
+        names |= {f"file {path}": path for path in (*form.names(plan), *OURS)}
+    for one, other, *_ in same_names(names):
+        raise ConfigError(
+            f"{plan.version} cannot be exported as {plan.format}: {one} and {other} would have one name there, {names[one]!r} (disks that ignore case take "
+            f"{names[one].casefold()!r} for it). Give the split another name in the spec and curate again, or choose another format."
+        )
 
 
 def export(version: str, format_name: str, out: str, ws: Workspace, options: ExportOptions | None = None) -> Exported:
@@ -110,7 +138,9 @@ def export(version: str, format_name: str, out: str, ws: Workspace, options: Exp
     when all else is written, for members whose bytes are gone or changed.
     """
     plan = plan_export(version, format_name, ws, options or ExportOptions())
-    return _Run(plan, open_target(out, ws.config.s3, ws.config.root), ws).run()
+    target = open_target(out, ws.config.s3, ws.config.root)
+    with target.held():
+        return _Run(plan, target, ws).run()
 
 
 class _Run:
@@ -122,6 +152,7 @@ class _Run:
         self.lock = threading.Lock()
         self.resumed: set[str] = set()
         self.replaced: set[str] = set()
+        self.right: set[str] = set()  # files that were read and have the hash that was recorded
         self.files: dict[str, _File] = {}  # of the whole export
         self.lost: dict[str, str] = {}
         self.done = self.done_bytes = 0
@@ -132,8 +163,11 @@ class _Run:
         started = time.time()
         there = self.target.sizes()
         known, is_complete = self._claim(there)
-        made = self._check_complete(known, there) if is_complete else None
-        if made is None:
+        if is_complete and self._is_right(known, there):
+            left = [path for path in there if path.startswith(f"{STATE}/")]  # by a run that was killed when it had said that all is there
+            for path in sorted(left, key=lambda path: -path.count("/")):
+                self.target.remove(path)
+        else:
             claimed = self.target.files.stat(CLAIM)
             if claimed is not None:
                 self.target.sweep(claimed.changed, started)
@@ -148,7 +182,7 @@ class _Run:
         return Exported(
             plan.version, plan.digest, plan.format, self.target.uri, len(self.files), sum(one.size_bytes for one in self.files.values()),
             len(self.resumed), len(self.replaced), plan.label_column, len(plan.classes), sum(example.label is None for example in plan.examples),
-            {split: counts[split] for split in plan.splits}, self._note(),
+            {split: counts[split] for split in plan.splits}, note_of(plan, self.format),
         )  # fmt: skip
 
     def _units(self) -> Iterator[_Unit]:
@@ -180,9 +214,7 @@ class _Run:
             if found.get("plan") != self.plan.id:
                 raise self._another(found, marker is not None)
         planned = [path for unit in self.units for path in ([unit.shard] if unit.shard else map(self._path, unit.places))]
-        if len(set(planned)) != len(planned) or len({path.casefold() for path in planned}) != len(planned):
-            raise InvalidInput(f"Two splits of {self.plan.version} have names that become one as files. Rename them in the spec.")
-        ours = {*planned, *(path for path, _ in self._described([])), MEMBERS, SPEC, CROISSANT, SUMS, MARKER}
+        ours = {*planned, *self.format.names(self.plan), *OURS}
         folders = {path.split("/")[0] for path in ours if "/" in path}
         strangers = [path for path in there if path not in ours and path.split("/")[0] in folders]
         if marker is None and claim is None:
@@ -216,9 +248,11 @@ class _Run:
         if marker is not None:
             known.files.update({one["path"]: _File(one["bytes"], one["sha256"]) for one in marker["files"]})
             data = self.target.read(MEMBERS)
-            if data is not None and sha256_hex(data) == known.files[MEMBERS].sha256:
-                made = read_members(data)
-                known.made = {unit.name: [made[place] for place in unit.places] for unit in self.units}
+            if data is not None and MEMBERS in known.files and sha256_hex(data) == known.files[MEMBERS].sha256:
+                with suppress(ValueError):  # it is made again
+                    made = read_members(data, self.plan)
+                    known.made = {unit.name: [made[place] for place in unit.places] for unit in self.units}
+                    known.has_rows = True
         for unit in self.units:
             path = self._part(unit)
             if path in there:
@@ -231,25 +265,31 @@ class _Run:
     def _part(unit: _Unit) -> str:
         return f"{STATE}/parts/{unit.name}.json"
 
-    def _check_complete(self, known: _Known, there: dict[str, int]) -> list[Made] | None:
-        """Hash a complete export; what became of each example when nothing is wrong. Else it is no longer said to be complete, and None is returned."""
+    def _is_right(self, known: _Known, there: dict[str, int]) -> bool:
+        """Hash a complete export; whether nothing is wrong. Else it is no longer said to be complete."""
         self.ws.report(f"export: {self.target.uri} is complete, its {len(known.files):,} files are checked")
-        paths = sorted(known.files)
+        paths = sorted({*known.files, MEMBERS})
         found = in_order(lambda path: self._is_there(path, known, there), paths, [0] * len(paths), self._threads, 1)
-        wrong = [path for path, is_right in zip(paths, found, strict=True) if not is_right]
-        if not wrong and known.made.keys() >= {unit.name for unit in self.units}:
+        wrong = [path for path, is_right in zip(paths, found, strict=True) if not is_right or (path == MEMBERS and not known.has_rows)]
+        if not wrong:
             self.resumed.update(paths)
             self.files = {**known.files, MARKER: _File(there[MARKER], "")}
-            return [one for unit in self.units for one in known.made[unit.name]]
+            return True
         self.ws.report(f"export: {len(wrong)} files of {self.target.uri} are gone or were changed, first {wrong[0]}; they are made again")
         self.target.create(BEFORE, self.target.read(MARKER) or b"{}")
         self.target.create(CLAIM, self._about())
         self.target.remove(MARKER)
-        return None
+        return False
 
     def _is_there(self, path: str, known: _Known, there: dict[str, int]) -> bool:
         wanted = known.files.get(path)
-        return wanted is not None and there.get(path) == wanted.size_bytes and self.target.sha256(path, wanted.size_bytes) == wanted.sha256
+        if path in self.right:
+            return True
+        if wanted is None or there.get(path) != wanted.size_bytes or self.target.sha256(path, wanted.size_bytes) != wanted.sha256:
+            return False
+        with self.lock:
+            self.right.add(path)
+        return True
 
     # pictures
 
@@ -281,7 +321,7 @@ class _Run:
             # an original's hash is its name: it need not be read at its source to know what is there
             name = example.asset_id if self.plan.options.form == "original" and not example.is_frame else ""
             if path in there:
-                found = self.target.sha256(path, there[path])
+                found = recorded.sha256 if recorded and path in self.right else self.target.sha256(path, there[path])
                 if found and found == (recorded.sha256 if recorded else name):
                     return self._kept(path, Made(path, found, there[path]))
             data = self._read(place)
@@ -304,9 +344,9 @@ class _Run:
     def _pack(self, unit: _Unit, known: _Known, there: dict[str, int]) -> list[Made]:
         path, recorded = unit.shard, known.files.get(unit.shard)
         made: list[Made] = []
-        if recorded is not None and unit.name in known.made and self._is_there(path, known, there):
+        if recorded is not None and self._is_there(path, known, there) and (held := known.made.get(unit.name) or self._unpacked(unit)):
             self.files[path] = recorded
-            for one in known.made[unit.name]:
+            for one in held:
                 made.append(self._kept(path, one))
                 self._progress(one.size_bytes)
             return made
@@ -330,6 +370,14 @@ class _Run:
         self.files[path] = found
         self._record(unit, [[path, found.size_bytes, found.sha256]], made, there)
         return made
+
+    def _unpacked(self, unit: _Unit) -> list[Made]:
+        """What became of the examples of a shard, by its own bytes, so that no source is asked for them; empty when it holds others."""
+        assert self.format.unpack is not None
+        with self.target.local(unit.shard) as path:
+            found = [(asset_id, Made(unit.shard, sha256_hex(data), len(data))) for asset_id, data in self.format.unpack(path)]
+        wanted = [self.plan.examples[place].asset_id for place in unit.places]
+        return [one for _, one in found] if [asset_id for asset_id, _ in found] == wanted else []
 
     def _record(self, unit: _Unit, files: list[list[Any]], made: list[Made], there: dict[str, int]) -> None:
         told = canonical_json({"files": files, "made": [[one.file, one.sha256, one.size_bytes] for one in made]}).encode()
@@ -383,19 +431,17 @@ class _Run:
 
     # what describes them
 
-    def _described(self, made: Sequence[Made]) -> Iterator[tuple[str, bytes]]:
-        if not made:  # only the names are wanted
-            made = [Made("", "", 0)] * len(self.plan.examples)
-        yield from self.format.describe(self.plan, made)
-
     def _finish(self, made: list[Made], known: _Known, there: dict[str, int]) -> None:
         plan = self.plan
 
-        def put(path: str, data: bytes) -> None:
-            self._write(path, data, sha256_hex(data), known, there)
-            self.files[path] = _File(len(data), sha256_hex(data))
+        def put(path: str, data: bytes | Iterator[bytes]) -> None:
+            with tempfile.TemporaryDirectory(prefix="export-") as folder:
+                whole: bytes | Path = data if isinstance(data, bytes) else _written(data, Path(folder, "whole"))
+                size, sha256 = (len(whole), sha256_hex(whole)) if isinstance(whole, bytes) else (whole.stat().st_size, file_sha256(whole))
+                self._write(path, whole, sha256, known, there)
+            self.files[path] = _File(size, sha256)
 
-        for path, data in self._described(made):
+        for path, data in self.format.describe(plan, made):
             put(path, data)
         put(MEMBERS, members_csv(plan, made))
         put(SPEC, yaml.safe_dump(json.loads(plan.spec), sort_keys=False, allow_unicode=True).encode())
@@ -428,21 +474,15 @@ class _Run:
             license_url=plan.options.license_url, cite_as=f"{plan.version}, dataset version of digest {plan.digest}, {plan.created_at}",
         )  # fmt: skip
 
-    def _note(self) -> str:
-        plan, notes = self.plan, []
-        if plan.options.form == "original" and self.format.unread is not None:
-            kinds = Counter(one.format if one.format in EXTENSIONS else "RAW" for one in plan.examples)
-            found = [f"{what}: {kinds[kind]} {kind}" for kind, what in self.format.unread.items() if kinds[kind]]
-            notes += [f"{'; '.join(found)}. --as jpeg or --as png writes them anew."] if found else []
-        if self.format.classes_are_folders:
-            lacking = [split for split in plan.splits if len({one.label for one in plan.examples if one.split == split}) < len({one.label for one in plan.examples})]
-            if lacking:
-                notes.append(f"Not every split has every label ({', '.join(lacking)}): readers that number folders number them otherwise there; classes.json has the numbers.")
-        return " ".join(notes)
-
 
 def _described(path: str, one: _File) -> Described:
     return Described(path, one.sha256, one.size_bytes, MEDIA.get(Path(path).suffix, "application/octet-stream"))
+
+
+def _written(parts: Iterator[bytes], path: Path) -> Path:
+    with open(path, "wb") as file:
+        file.writelines(parts)
+    return path
 
 
 def _json(data: bytes | None, name: str) -> dict[str, Any]:

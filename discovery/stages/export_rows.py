@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from discovery.core.boxes import COLUMNS as BOX_COLUMNS
-from discovery.core.boxes import parse_boxes
+from discovery.core.boxes import LabelledBox, read_boxes
 from discovery.core.export_plan import Example, order_examples
-from discovery.errors import ConfigError, CorruptArtifact, InvalidInput, nearest
-from discovery.spec import CollectionSpec
+from discovery.errors import ConfigError, CorruptArtifact, nearest
+from discovery.spec import CollectionSpec, value_text
 from discovery.stages.asset_table import assets_of, column_name
-from discovery.stages.label_findings import label_column, labels_of
+from discovery.stages.label_findings import label_column
 from discovery.stages.versions import find_version, row_of
 from discovery.types import DatasetVersion
 from discovery.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """label_column: empty when there is none. splits: in the order of the spec. examples: every member. notes: what their readers must know."""
+
+    label_column: str
+    splits: tuple[str, ...]
+    examples: tuple[Example, ...]
+    notes: tuple[str, ...]
 
 
 def version_number(version: DatasetVersion, ws: Workspace) -> int:
@@ -25,17 +36,20 @@ def version_number(version: DatasetVersion, ws: Workspace) -> int:
     raise CorruptArtifact(f"Version {version.name} with digest {version.digest[:12]}… has no number in the catalog. Run `discovery reindex-catalog`.")
 
 
-def examples_of(version: DatasetVersion, label: str, ws: Workspace) -> tuple[str, tuple[str, ...], tuple[Example, ...]]:
-    """The column that the labels are of (empty: there is none), the splits in the order of the spec, and every member.
+def members_of(version: DatasetVersion, label: str, ws: Workspace, *, with_boxes: bool = False) -> Members:
+    """Every member of a version, as an example.
 
-    label: a column of the asset table; empty takes the usual one, see stages.label_findings.label_column. Raises ConfigError for one that does not
-    exist, CorruptArtifact when the store lost what the version was made from.
+    label: a column of the asset table; empty takes the usual one, see stages.label_findings.label_column. with_boxes: read those that lists brought,
+    too. Raises ConfigError for a column that does not exist, CorruptArtifact when the store lost what the version was made from.
     """
     assets = assets_of(version, ws)
     members = ws.store.read_table(version)
     spec = CollectionSpec.model_validate_json(version.spec)
     column = _label(label, spec, assets, ws)
-    facts = _facts(assets, set(members["asset_id"].to_pylist()), column)
+    wanted = set(members["asset_id"].to_pylist())
+    assets = assets.filter(pa.array([asset_id in wanted for asset_id in assets["asset_id"].to_pylist()], pa.bool_()))
+    boxes, notes = _boxes(assets) if with_boxes else ({}, ())
+    facts = _facts(assets, column)
     examples, lost = [], []
     for row in members.to_pylist():
         told = facts.get(row["asset_id"])
@@ -45,14 +59,15 @@ def examples_of(version: DatasetVersion, label: str, ws: Workspace) -> tuple[str
         examples.append(
             Example(
                 row["asset_id"], row["split"], told["label"], "JPEG" if told["video_id"] else told["format"] or "", told["size_bytes"] or 0, row["width_px"],
-                row["height_px"], row["source_uri"], row.get("reason") or "", told["video_id"] is not None, told["boxes"],
+                row["height_px"], row["source_uri"], row.get("reason") or "", told["video_id"] is not None,
+                boxes.get(row["asset_id"], ()),
             )
         )  # fmt: skip
     if lost:
         raise CorruptArtifact(f"{len(lost)} members of {version.name} are in no manifest of its index, first {lost[0]}. Run `discovery verify`.")
     splits = [split for split in spec.splits if split in version.splits] or list(version.splits)
     splits += sorted({example.split for example in examples} - set(splits))
-    return column, tuple(splits), order_examples(examples, splits)
+    return Members(column, tuple(splits), order_examples(examples, splits), notes)
 
 
 def _label(label: str, spec: CollectionSpec, assets: pa.Table, ws: Workspace) -> str:
@@ -63,24 +78,31 @@ def _label(label: str, spec: CollectionSpec, assets: pa.Table, ws: Workspace) ->
     return column_name(label)
 
 
-def _facts(assets: pa.Table, wanted: set[str], column: str) -> dict[str, dict[str, Any]]:
-    """What the asset table says of the wanted assets."""
-    boxes = next((name for name in BOX_COLUMNS if name in assets.column_names and pa.types.is_string(assets[name].type)), "")
-    some = assets.filter(pa.array([asset_id in wanted for asset_id in assets["asset_id"].to_pylist()], pa.bool_()))
-    labels = [_whole(label) for label in labels_of(some[column])] if column else [None] * len(some)
-    rows = some.select(["asset_id", "format", "size_bytes", "video_id", *([boxes] if boxes else [])]).to_pylist()
-    found = {}
-    for row, label in zip(rows, labels, strict=True):
-        try:
-            found[row["asset_id"]] = row | {"label": label, "boxes": parse_boxes(row[boxes]) if boxes else ()}
-        except InvalidInput as error:
-            raise InvalidInput(f"Column {boxes!r} of asset {row['asset_id'][:12]}…: {error}") from error
-    return found
+def _facts(assets: pa.Table, column: str) -> dict[str, dict[str, Any]]:
+    """What the asset table says of each asset."""
+    labels = [value_text(value) or None for value in assets[column].to_pylist()] if column else [None] * len(assets)
+    rows = assets.select(["asset_id", "format", "size_bytes", "video_id"]).to_pylist()
+    return {row["asset_id"]: row | {"label": label} for row, label in zip(rows, labels, strict=True)}
 
 
-def _whole(label: str | None) -> str | None:
-    """The 3.0 that the asset table makes of a list's 3 is 3 again."""
-    return label.removesuffix(".0") if label is not None and label.removesuffix(".0").lstrip("-").isdigit() else label
+def _boxes(assets: pa.Table) -> tuple[dict[str, tuple[LabelledBox, ...]], tuple[str, ...]]:
+    """The boxes of each asset, of the first column of boxes in which one can be read; and a word on what cannot."""
+    ids, notes = assets["asset_id"].to_pylist(), []
+    for column in (name for name in BOX_COLUMNS if name in assets.column_names and pa.types.is_string(assets[name].type)):
+        texts = assets[column].to_pylist()
+        read = [read_boxes(text) for text in texts]
+        unread = sum(count for _, count in read)
+        if unread:
+            place = next(place for place, (_, count) in enumerate(read) if count)
+            example = f"such as {texts[place][:80]!r} of {ids[place][:12]}…; a box is [x, y, width, height] in pixels, larger than nothing"
+            has_any = any(found for found, _ in read)
+            notes.append(
+                f"{unread} boxes of the column {column!r} cannot be read and are left out, {example}." if has_any
+                else f"The column {column!r} holds no box that can be read, and is passed over, {example}."
+            )  # fmt: skip
+        if any(found for found, _ in read):
+            return {asset_id: found for asset_id, (found, _) in zip(ids, read, strict=True) if found}, tuple(notes)
+    return {}, tuple(notes)
 
 
 def find_numbered(text: str, ws: Workspace) -> tuple[DatasetVersion, int]:

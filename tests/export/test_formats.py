@@ -11,17 +11,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from discovery.adapters.exports import FORMATS
 from discovery.cli import main
-from discovery.core.boxes import parse_boxes
 from discovery.core.export_plan import Example, ExportOptions, classes_of
-from discovery.errors import InvalidInput
 from discovery.spec import parse_spec
 from discovery.stages.export import export, plan_export
-from discovery.stages.export_rows import _whole
+from discovery.stages.export_rows import _facts
 from discovery.workspace import Workspace
 
 AS_JPEG = ExportOptions(form="jpeg")
@@ -283,12 +282,8 @@ def test_the_command_answers_with_files_bytes_and_out_and_fails_with_what_to_do(
 
 
 def test_labels_that_are_whole_numbers_are_written_and_ordered_as_such() -> None:
-    assert [_whole(label) for label in ("3.0", "-1.0", "2.5", "v3.0", None)] == ["3", "-1", "2.5", "v3.0", None]
+    columns = {name: pa.array(list(values)) for name, values in {"asset_id": "abcd", "format": "wxyz", "size_bytes": [1] * 4, "video_id": "abcd"}.items()}
+    facts = _facts(pa.table({**columns, "label": pa.array([3.0, -1.0, 2.5, None])}), "label")
+    assert [one["label"] for one in facts.values()] == ["3", "-1", "2.5", None]
     examples = [Example(str(number), "train", str(number), "JPEG", 1, 1, 1, "", "") for number in (10, 9, 100)]
     assert classes_of(examples) == ("9", "10", "100")
-
-
-@pytest.mark.parametrize("text", ['{"x": 1}', "[1, 2, 3]", "[[1, 2, 0, 4]]", "many", '[{"bbox": "no"}]', "[[1, 2, 3, NaN]]"])
-def test_boxes_that_are_none_are_refused_with_the_forms_there_are(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r"not of the form \[x, y, w, h\]"):
-        parse_boxes(text)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +18,13 @@ import pytest
 
 from discovery.adapters.export_target import open_target
 from discovery.adapters.files import make_bucket
+from discovery.adapters.sources import read_object
 from discovery.adapters.storage import asset_path
+from discovery.addressing import sha256_hex
 from discovery.config import S3Config
 from discovery.core.export_plan import ExportOptions
-from discovery.errors import ConfigError, MembersLost, UnknownRecord
-from discovery.stages.export import STATE, export
+from discovery.errors import ConfigError, CorruptArtifact, MembersLost, UnknownRecord
+from discovery.stages.export import LOST, STATE, export
 from discovery.workspace import Workspace, open_workspace
 from tests.contracts.conftest import PLACES, Place, new_place, s3_url, seaweedfs_url  # noqa: F401
 from tests.export.conftest import fill, settings, tree
@@ -161,6 +165,93 @@ def test_a_repair_that_is_killed_goes_on_as_well(ws: Workspace, tmp_path: Path, 
     assert tree(out) == before
 
 
+def remove_assets(ws: Workspace) -> None:
+    """Every original: what needs one ends with MembersLost."""
+    for path in Path(ws.config.root, "assets").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", ["webdataset", "parquet", "imagefolder", "coco"])
+def test_changed_files_beside_whole_pictures_are_made_again_without_an_original(name: str, own_ws: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export("photos@1", name, str(out), own_ws, SHARDS)
+    before = tree(out)
+    (out / "members.csv").write_text("asset_id\n")
+    (out / "SHA256SUMS").unlink()
+    remove_assets(own_ws)
+    done = export("photos@1", name, str(out), own_ws, SHARDS)
+    assert tree(out) == before and done.replaced == 1
+    assert done.resumed == len(before) - 3  # members.csv, the sums, and what says that it is complete
+
+
+def test_rows_that_cannot_be_read_count_as_changed(own_ws: Workspace, tmp_path: Path) -> None:
+    """As of an export of before, whose csv left a lone carriage return without quotes."""
+    out = tmp_path / "out"
+    export("photos@1", "webdataset", str(out), own_ws, SHARDS)
+    before = tree(out)
+    broken = before["members.csv"].replace(b"flower", b"flo\rwer")
+    (out / "members.csv").write_bytes(broken)
+    told = json.loads(before["discovery-export.json"])
+    for one in told["files"]:
+        if one["path"] == "members.csv":
+            one |= {"sha256": sha256_hex(broken), "bytes": len(broken)}
+    (out / "discovery-export.json").write_text(json.dumps(told))
+    remove_assets(own_ws)
+    assert export("photos@1", "webdataset", str(out), own_ws, SHARDS).replaced == 1
+    assert tree(out) == before
+
+
+def test_a_shard_that_holds_other_pictures_than_recorded_is_packed_again(ws: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export("photos@1", "webdataset", str(out), ws, SHARDS)
+    before = tree(out)
+    first, second = sorted(out.glob("*.tar"))[:2]
+    first.write_bytes(second.read_bytes())
+    told = json.loads(before["discovery-export.json"])
+    sums = {one["path"]: one for one in told["files"]}
+    sums[first.name] |= {"sha256": sums[second.name]["sha256"], "bytes": sums[second.name]["bytes"]}
+    (out / "discovery-export.json").write_text(json.dumps(told))
+    (out / "members.csv").unlink()
+    export("photos@1", "webdataset", str(out), ws, SHARDS)
+    assert tree(out) == before
+
+
+def test_the_state_that_a_kill_after_the_last_file_left_goes_with_the_next_check(ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("discovery.adapters.export_target.ExportTarget.remove", killed)
+        with pytest.raises(Killed):
+            export("photos@1", "webdataset", str(out), ws, SHARDS)
+    assert (out / "discovery-export.json").exists() and (out / STATE / "parts").is_dir()
+    export("photos@1", "webdataset", str(out), ws, SHARDS)
+    assert not (out / STATE).exists()
+
+
+def test_what_a_living_writer_has_in_hand_is_not_swept_away(tmp_path: Path) -> None:
+    mine, other = (open_target(str(tmp_path / "out"), S3Config(), "/nowhere") for _ in range(2))
+    left = tmp_path / "out" / f".tmp-{'0' * 32}"
+    left.touch()
+    with mine.held():
+        with other.held():
+            mine.sweep(0, time.time() + 60)
+            assert left.exists()  # the other may be writing it
+            old = tmp_path / "out" / f".tmp-{'1' * 32}"
+            old.touch()
+            os.utime(old, (time.time() - 7200,) * 2)
+            mine.sweep(0, time.time() + 60)
+            assert left.exists() and not old.exists()
+        mine.sweep(0, time.time() + 60)
+        assert not left.exists()
+
+
 @pytest.mark.parametrize("options", [ExportOptions(form="png"), ExportOptions(label="kind"), ExportOptions(shard_examples=9), None], ids=str)
 @pytest.mark.parametrize("is_complete", [True, False], ids=["complete", "unfinished"])
 def test_another_export_is_refused(options: ExportOptions | None, is_complete: bool, own_ws: Workspace, tmp_path: Path) -> None:
@@ -258,6 +349,18 @@ def test_pictures_that_stay_at_their_source_are_read_there_and_missed_there(sour
         export("photos@1", "imagefolder", str(tmp_path / "out"), ws)
 
 
+def test_a_picture_in_an_archive_that_was_damaged_is_told_as_lost(tmp_path: Path) -> None:
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("one.png", bytes(1000))
+    whole = path.read_bytes()
+    for damaged in (whole[:-30], whole[:500] + b"x" + whole[501:], b"no archive"):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptArtifact, match=r"zip://one\.png.*: the archive is damaged"):
+            read_object(f"zip://one.png::{path}", S3Config())
+    assert CorruptArtifact in LOST
+
+
 @pytest.mark.parametrize("place", PLACES[1:], indirect=True)
 def test_a_store_in_a_bucket_is_exported_as_one_in_a_folder(place: Place, source: Path, ws: Workspace, tmp_path: Path) -> None:
     remote = settings(place.root, place.s3)
@@ -284,6 +387,14 @@ def test_what_cannot_be_asked_for_is_told_with_what_can(ws: Workspace, tmp_path:
         export("photos@7", "list", out, ws)
     with pytest.raises(ConfigError, match="lies in the store"):
         export("photos@1", "list", f"{ws.config.root}/out", ws)
+    for place in (Path(ws.config.root).parent, Path(ws.config.root).parent.parent, Path("/")):
+        with pytest.raises(ConfigError, match="holds the store"):
+            export("photos@1", "list", str(place), ws)
+    for empty in ("", " ", "file://"):
+        with pytest.raises(ConfigError, match="--out is empty"):
+            export("photos@1", "list", empty, ws)
+    with pytest.raises(ConfigError, match="holds the store"):
+        open_target("s3://bucket/a", S3Config(), "s3://bucket/a/store")
     with pytest.raises(ConfigError, match="neither a folder nor s3"):
         export("photos@1", "list", "memory://out", ws)
     file = tmp_path / "file"

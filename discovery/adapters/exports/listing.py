@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from discovery.adapters.exports.format import Format
+from discovery.adapters.exports.format import Descriptions, Format
 from discovery.core.export_plan import ExportPlan, Made
 
 MEMBERS = "members.csv"
@@ -27,22 +28,30 @@ def rows(plan: ExportPlan, made: Sequence[Made]) -> Iterator[dict[str, Any]]:
 
 
 def members_csv(plan: ExportPlan, made: Sequence[Made]) -> bytes:
-    """RFC 4180, UTF-8, lines end with a line feed."""
-    sink = io.StringIO()
-    writer = csv.DictWriter(sink, list(COLUMNS), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows(plan, made))
-    return sink.getvalue().encode(errors="replace")
+    """RFC 4180, UTF-8, lines end with a line feed. By hand: csv of Python 3.11 does not quote a lone carriage return, at which every reader ends a line."""
+    lines = [COLUMNS, *(row.values() for row in rows(plan, made))]
+    return "".join(f"{','.join(map(_quoted, line))}\n" for line in lines).encode(errors="replace")
 
 
-def read_members(data: bytes) -> list[Made]:
-    """What became of each example, from members.csv."""
-    return [Made(row["file"], row["sha256"], int(row["size_bytes"])) for row in csv.DictReader(io.StringIO(data.decode(), newline=""))]
+def _quoted(value: object) -> str:
+    text = "" if value is None else str(value)
+    return f'"{text.replace(chr(34), chr(34) * 2)}"' if re.search('[,"\r\n]', text) else text
 
 
-def describe(plan: ExportPlan, made: Sequence[Made]) -> Iterator[tuple[str, bytes]]:
+def read_members(data: bytes, plan: ExportPlan) -> list[Made]:
+    """What became of each example, from members.csv. Raises ValueError when it is not the plan's."""
+    try:
+        found = list(csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{MEMBERS} is no CSV: {error}") from error
+    if [row.get("asset_id") for row in found] != [example.asset_id for example in plan.examples] or any(set(row) != set(COLUMNS) for row in found):
+        raise ValueError(f"{MEMBERS} does not have the {len(plan.examples)} members of {plan.version}, one a row")
+    return [Made(row["file"], row["sha256"], int(row["size_bytes"])) for row in found]
+
+
+def describe(plan: ExportPlan, made: Sequence[Made]) -> Descriptions:
     """The rows as JSON, one a line."""
     yield "members.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows(plan, made)).encode()
 
 
-LIST = Format("list", "members.csv and members.jsonl, no pictures", describe)
+LIST = Format("list", "members.csv and members.jsonl, no pictures", describe, lambda plan: ("members.jsonl",), split_name=None)

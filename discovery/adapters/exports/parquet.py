@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from discovery.adapters.exports.format import Format, Packed
+from discovery.adapters.exports.format import Descriptions, Format, Packed
 from discovery.addressing import sha256_hex
 from discovery.core.export_plan import ExportPlan, Made, extension, split_word
 
@@ -62,7 +62,15 @@ def pack(target: Path, examples: Packed, plan: ExportPlan) -> None:
             writer.write_table(pa.Table.from_pylist(rows, schema=columns))
 
 
-def describe(plan: ExportPlan, made: Sequence[Made]) -> Iterator[tuple[str, bytes]]:
+def unpack(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Asset id and bytes of each picture of a shard."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(GROUP_ROWS, columns=["asset_id", "image"]):
+            for row in batch.to_pylist():
+                yield row["asset_id"], row["image"]["bytes"]
+
+
+def describe(plan: ExportPlan, made: Sequence[Made]) -> Descriptions:
     """README.md, whose head tells the splits and the features."""
     sizes = {split: [found.size_bytes for example, found in zip(plan.examples, made, strict=True) if example.split == split] for split in plan.splits}
     present = [split for split in plan.splits if sizes[split]]
@@ -92,5 +100,6 @@ def _card_feature(name: str, told: dict[str, Any]) -> dict[str, Any]:
 
 CANNOT = "Pillow, by which datasets decodes, does not open them without a plug-in"
 PARQUET = Format(
-    "parquet", "data/SPLIT-00000-of-00001.parquet and README.md", describe, shard=shard, pack=pack, unread=dict.fromkeys(("HEIC", "RAW"), CANNOT)
-)
+    "parquet", "data/SPLIT-00000-of-00001.parquet and README.md", describe, lambda plan: ("README.md",), shard=shard, pack=pack, unpack=unpack,
+    split_name=split_word, unread=dict.fromkeys(("HEIC", "RAW"), CANNOT),
+)  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from discovery.adapters.exports.format import Format, Packed
@@ -36,8 +37,17 @@ def pack(target: Path, examples: Packed, plan: ExportPlan) -> None:
                 tar.addfile(entry, io.BytesIO(content))
 
 
+def unpack(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Asset id and bytes of each picture of a shard."""
+    with tarfile.open(path) as tar:
+        for entry in tar:
+            name, _, suffix = entry.name.partition(".")
+            if suffix not in ("cls", "json") and (opened := tar.extractfile(entry)) is not None:
+                yield name, opened.read()
+
+
 BYTES = "webdataset's decoders leave them as bytes"
 WEBDATASET = Format(
-    "webdataset", "SPLIT-000000.tar of ASSET_ID.jpg, .cls and .json", shard=shard, pack=pack,
+    "webdataset", "SPLIT-000000.tar of ASSET_ID.jpg, .cls and .json", shard=shard, pack=pack, unpack=unpack, has_boxes=True,
     unread=dict.fromkeys(("HEIC", "AVIF", "RAW"), BYTES),
 )  # fmt: skip
