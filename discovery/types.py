@@ -450,7 +450,7 @@ class DriftReport(Record):
 class DatasetVersion(Record):
     """An immutable collection. `digest` is its content id: same spec over the same assets, same digest.
 
-    optimality_bound: of the objective to the best there is, the least of all parts. leaked: members with a copy in another split.
+    optimality_bound: of the objective to the best there is; None for a mix of several parts, whose bounds are in its facts. leaked: members with a copy in another split.
     size_bytes: of all members. coverage_radius: cosine distance within which candidates have a member; with a confidence of 95 % at most the
     share `coverage_beyond` of them has none. split_similarity: of the two members most alike in different splits.
     """

@@ -12,6 +12,17 @@ from numpy.typing import NDArray
 MOST = 2**31  # a bound that binds nothing
 
 
+def cells_of(codes: Sequence[NDArray[np.int64]], counts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(c, q) the combinations that q codes of n rows occur in, and (n,) which of them each row has. counts: (q,) values that a code can have.
+
+    >>> cells_of([np.array([1, 0, 1]), np.array([0, 2, 0])], [2, 3])
+    (array([[0, 2],
+           [1, 0]]), array([1, 0, 1]))
+    """
+    found, cell_of = np.unique(np.ravel_multi_index(tuple(codes), tuple(counts)), return_inverse=True)
+    return np.stack(np.unravel_index(found, tuple(counts)), axis=1), cell_of
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What is asked of m values of quotas. of: (m, c) sparse, 1 where a cell has the value. low, high: (m,) rows that must and may still be taken."""
@@ -26,6 +37,26 @@ class Needs:
         if not len(self.low):
             return np.zeros(self.of.shape[1], np.int64)
         return np.asarray(self.of.multiply(self.low[:, None]).max(axis=0).todense(), np.int64).ravel()
+
+
+def needs_of(
+    cells: NDArray[np.int64], held: Sequence[NDArray[np.int64]], least: Sequence[NDArray[np.int64]], most: Sequence[NDArray[np.int64]]
+) -> Needs:
+    """What is asked of the values that have a bound, in their order. cells: (c, q). held, least and most: of each value of each of q columns."""
+    from scipy.sparse import csr_array, vstack
+
+    of, low, high = [], [], []
+    for place, (there, fewest, largest) in enumerate(zip(held, least, most, strict=True)):
+        bound = np.flatnonzero(is_bound(fewest, largest))
+        of.append(csr_array((np.ones(len(cells)), (cells[:, place], np.arange(len(cells)))), shape=(len(there), len(cells)))[bound])
+        low.append(np.maximum(fewest - there, 0)[bound])
+        high.append(np.clip(largest - there, 0, MOST)[bound])  # members that were there before may exceed it
+    return Needs(vstack(of).tocsr(), np.concatenate(low).astype(float), np.concatenate(high).astype(float))
+
+
+def is_bound(least: NDArray[np.int64], most: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which values have a bound that can bind."""
+    return np.asarray((least > 0) | (most < MOST))
 
 
 def plan(
@@ -73,18 +104,22 @@ def plan(
     return None if found.x is None else np.rint(found.x[: cells * parts]).astype(np.int64).reshape(cells, parts)
 
 
-def nearest_miss(needs: Needs, available: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(m,) rows by which each minimum is missed when as little as possible is."""
+def nearest_miss(needs: Needs, available: NDArray[np.int64], places: NDArray[np.int64], is_in: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(m,) rows by which each minimum is missed when as little as possible is. The rest as in `plan`."""
     from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_array, eye_array, hstack
+    from scipy.sparse import csr_array, eye_array, hstack, kron
 
-    m, cells = needs.of.shape
+    m, (cells, parts) = len(needs.low), is_in.shape
+    of = kron(needs.of, np.ones((1, parts)))
     found = milp(
-        np.concatenate([np.zeros(cells), np.ones(m)]), integrality=np.ones(cells + m), bounds=Bounds(0, np.concatenate([available, np.full(m, MOST)])),
+        np.concatenate([np.zeros(cells * parts), np.ones(m)]), integrality=np.ones(cells * parts + m),
+        bounds=Bounds(0, np.concatenate([np.where(is_in, available[:, None], 0).ravel(), np.full(m, MOST)])),
         constraints=[
-            LinearConstraint(hstack([needs.of, eye_array(m)]), needs.low, np.inf),
-            LinearConstraint(hstack([needs.of, csr_array((m, m))]), -np.inf, needs.high),
+            LinearConstraint(hstack([of, eye_array(m)]), needs.low, np.inf),
+            LinearConstraint(hstack([of, csr_array((m, m))]), -np.inf, needs.high),
+            LinearConstraint(hstack([kron(eye_array(cells), np.ones((1, parts))), csr_array((cells, m))]), -np.inf, available),
+            LinearConstraint(hstack([kron(np.ones((1, cells)), eye_array(parts)), csr_array((parts, m))]), -np.inf, np.minimum(places, MOST)),
         ],
     )  # fmt: skip
     assert found.x is not None  # nothing taken is a solution
-    return np.asarray(np.rint(found.x[cells:]), np.int64)
+    return np.asarray(np.rint(found.x[cells * parts :]), np.int64)

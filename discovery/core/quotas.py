@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from discovery.core.quota_plan import MOST, Needs, nearest_miss, plan
+from discovery.core.quota_plan import MOST, Needs, cells_of, is_bound, nearest_miss, needs_of, plan
 from discovery.errors import InvalidInput
 
 NO_LIMIT = np.iinfo(np.int64).max // 4
@@ -24,6 +24,10 @@ class Quota:
     values: NDArray[np.object_]
     minimum: Mapping[str, int] = field(default_factory=dict)
     maximum: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, rows: NDArray[np.int64]) -> Quota:
+        """The same bounds over some of the rows."""
+        return replace(self, values=self.values[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,20 +234,12 @@ class Allowance:
 
     def _needs(self, row: int | None) -> tuple[Needs, NDArray[np.int64]]:
         """What is to be met after a row, and (c,) how many rows of each cell are left for it."""
-        from scipy.sparse import csr_array, vstack
-
-        extra = np.zeros(len(self.cells), np.int64)
+        held, available = [counts.copy() for counts in self.counts], self.available.copy()
         if row is not None:
-            extra[self.cell_of[row]] = 1
-        of, low, high = [], [], []
-        for place, (counts, least, most) in enumerate(zip(self.counts, self.least, self.most, strict=True)):
-            values = self.cells[:, place]
-            held = counts + np.bincount(values, weights=extra, minlength=len(counts)).astype(np.int64)
-            bound = np.flatnonzero((least > 0) | (most < NO_LIMIT))
-            of.append(csr_array((np.ones(len(values)), (values, np.arange(len(values)))), shape=(len(counts), len(values)))[bound])
-            low.append(np.maximum(least - held, 0)[bound])
-            high.append(np.clip(most - held, 0, MOST)[bound])  # members that were there before may exceed it
-        return Needs(vstack(of).tocsr(), np.concatenate(low).astype(float), np.concatenate(high).astype(float)), self.available - extra
+            available[self.cell_of[row]] -= 1
+            for counts, codes in zip(held, self.codes, strict=True):
+                counts[codes[row]] += 1
+        return needs_of(self.cells, held, self.least, self.most), available
 
     def _explain(self) -> str:
         """Why the minima cannot be met: one value that has too few, the budget, or the columns against one another."""
@@ -274,24 +270,17 @@ class Allowance:
     def _nearest(self) -> str:
         """The minima that are missed when as little as possible is."""
         needs, available = self._needs(None)
+        return self.misses(needs, nearest_miss(needs, available, np.array([MOST]), np.ones((len(available), 1), bool)))
+
+    def misses(self, needs: Needs, missed: NDArray[np.int64]) -> str:
+        """In words what these needs would get. missed: as `nearest_miss` has it."""
         named = [
             (quota.by, names[value])
             for quota, names, least, most in zip(self.quotas, self.names, self.least, self.most, strict=True)
-            for value in np.flatnonzero((least > 0) | (most < NO_LIMIT))
+            for value in np.flatnonzero(is_bound(least, most))
         ]
-        missed, low = nearest_miss(needs, available), needs.low.astype(int)
+        low = needs.low.astype(int)
         return _listed([f"{by} {name!r} would get {low[i] - missed[i]} of {low[i]}" for i, (by, name) in enumerate(named) if missed[i]])
-
-
-def cells_of(codes: Sequence[NDArray[np.int64]], counts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(c, q) the combinations that q codes of n rows occur in, and (n,) which of them each row has. counts: (q,) values that a code can have.
-
-    >>> cells_of([np.array([1, 0, 1]), np.array([0, 2, 0])], [2, 3])
-    (array([[0, 2],
-           [1, 0]]), array([1, 0, 1]))
-    """
-    found, cell_of = np.unique(np.ravel_multi_index(tuple(codes), tuple(counts)), return_inverse=True)
-    return np.stack(np.unravel_index(found, tuple(counts)), axis=1), cell_of
 
 
 def coded(values: NDArray[np.object_]) -> tuple[list[str], NDArray[np.int64]]:

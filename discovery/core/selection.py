@@ -130,7 +130,7 @@ def select(
     """
     if any(one > next_ for one, next_ in pairwise(candidates.asset_ids)):
         order = np.argsort(np.asarray(candidates.asset_ids, dtype=np.str_), kind="stable")
-        ordered = [Quota(quota.by, quota.values[order], quota.minimum, quota.maximum) for quota in quotas]
+        ordered = [quota.of(order) for quota in quotas]
         found = select(method, candidates.take(order), limits, ordered, options)
         left = np.empty(len(order))
         left[order] = found.left

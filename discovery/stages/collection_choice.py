@@ -15,23 +15,27 @@ from discovery.adapters.cores import share_of_cores
 from discovery.core.draws import draw
 from discovery.core.knn import exact_knn
 from discovery.core.lattice import WHOLE, cosine_distance, on_lattice
+from discovery.core.mix_quotas import first_part
 from discovery.core.quotas import NO_LIMIT, Limits, Quota
 from discovery.core.samples import Sample, defect_rate_bound
 from discovery.core.selection import Candidates, Options, Selection, select
 from discovery.core.splits import largest_remainder
-from discovery.errors import InvalidInput, SpecError
-from discovery.spec import MixPart, Select
+from discovery.errors import InvalidInput, SpecError, nearest
+from discovery.spec import MixPart, Select, value_text
 from discovery.stages.candidate_pool import Pool, part_rows
 from discovery.stages.shards import vectors_for
 from discovery.types import NoveltyReport
 from discovery.workspace import Workspace
 
+NOTHING = "\0"  # a null in a quota: no value that a column can have
+NULL = "null"  # as which a spec may bound nulls all the same
 EVIDENCE_PAIRS = 2 * 10**9  # pairs of a candidate and a member of which all are looked at for the nearest member
 
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """What one part gave. asked: members it should give, None where only bytes count. coverage figures are of the part's candidates."""
+    """What one part gave. asked: members it should give, None where only bytes count. objective and optimality_bound are of the part's candidates, given
+    what the parts before it took."""
 
     name: str
     method: str
@@ -56,9 +60,31 @@ class Choice:
 
     @property
     def optimality_bound(self) -> float | None:
-        """The least of all parts; None when one has none."""
-        bounds = [part.optimality_bound for part in self.parts]
-        return min((bound for bound in bounds if bound is not None), default=None) if None not in bounds else None
+        """Of the whole; None for a mix of several parts, whose bounds are each of one part after those before it, and bound nothing together."""
+        return self.parts[0].optimality_bound if len(self.parts) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """The turn of one part: its candidates are `rows` of the pool; `everyone` also has those of the parts after it, of which the rest is, in their order."""
+
+    how: Select
+    candidates: Candidates
+    rows: NDArray[np.int64]
+    everyone: NDArray[np.int64]
+    is_member: NDArray[np.bool_]
+    is_in: NDArray[np.bool_]
+    sizes: NDArray[np.int64]
+    places: NDArray[np.int64]
+    bytes_left: int
+
+    def run(self, quotas: Sequence[Quota]) -> Selection:
+        """What the part takes under these quotas, which all parts keep together."""
+        limits = Limits(int(self.places.sum()), self.bytes_left)
+        theirs, own = first_part([quota.of(self.everyone) for quota in quotas], self.is_member, self.is_in, self.places, limits, self.sizes)
+        mine = np.searchsorted(self.everyone, self.rows)
+        options = Options(self.how.seed, self.how.clusters, self.how.equal)
+        return select(self.how.method, self.candidates, own, [quota.of(mine) for quota in theirs], options)
 
 
 def choose(pool: Pool, novelty: list[NoveltyReport], ws: Workspace) -> Choice:
@@ -79,34 +105,43 @@ def choose(pool: Pool, novelty: list[NoveltyReport], ws: Workspace) -> Choice:
         )
     choice = Choice()
     looked: list[tuple[NDArray[np.int64], Candidates, Selection]] = []
-    for name, mask, wanted, how in _parts(pool, left, novelty, ws):
-        chosen = np.array(sorted([*held.tolist(), *choice.rows]), np.int64)
-        free = np.flatnonzero(mask & ~np.isin(np.arange(len(mask)), chosen))
-        rows = np.union1d(free, chosen)
+    quotas = _quotas(pool)
+    parts = _parts(pool, left, novelty, ws)
+    is_in = np.stack([mask for _, mask, _, _ in parts], axis=1)
+    is_in[held] = False
+    is_member = pool.is_held
+    shares = [wanted or 0 for _, _, wanted, _ in parts[: sum(part.share is not None for part in spec.mix)]]
+    for place, (name, _, wanted, how) in enumerate(parts):
+        rows, everyone = np.flatnonzero(is_in[:, place] | is_member), np.flatnonzero(is_in[:, place:].any(axis=1) | is_member)
+        free = int(is_in[:, place].sum())
         if left is not None:
             wanted = min(left if wanted is None else wanted, left - len(choice.rows))
-        limits = Limits(len(free) if wanted is None else min(wanted, len(free)), room - int(sizes[choice.rows].sum()) if room < NO_LIMIT else NO_LIMIT)
-        candidates = _candidates(pool, rows, np.isin(rows, chosen), sizes, how, ws)
-        quotas = _quotas(pool, rows)
-        options = Options(how.seed, how.clusters, how.equal)
+        candidates = _candidates(pool, rows, is_member[rows], sizes, how, ws)
+        turn = _Turn(
+            how, candidates, rows, everyone, is_member[everyone], is_in[everyone, place:], sizes[everyone],
+            _places(shares[place:], is_in[:, place:].sum(axis=0), left if left is None else left - len(choice.rows)),
+            room - int(sizes[choice.rows].sum()) if room < NO_LIMIT else NO_LIMIT,
+        )  # fmt: skip
         try:
-            found = select(how.method, candidates, limits, quotas, options)
+            found = turn.run(quotas)
         except InvalidInput as error:
             raise SpecError(f"Collection {spec.name}: {error}") from error
-        choice.parts.append(_result(name, how, candidates, len(free), wanted, found))
+        choice.parts.append(_result(name, how, candidates, free, wanted, found))
         picked = rows[found.indices].tolist()
         choice.rows += picked
         choice.gains += found.gains.tolist()
         choice.method_of |= dict.fromkeys(picked, how.method)
         choice.part_of |= {row: (name or _part_of(pool, row, novelty, ws)) for row in picked} if spec.mix else {}
-        if quotas and not spec.mix:
-            choice.quota_costs = _quota_costs(how.method, candidates, limits, quotas, options, found)
+        for cost in _quota_costs(turn, quotas, found):
+            choice.quota_costs.append(cost | ({"part": name or "without a share"} if spec.mix else {}))
+        is_member[picked] = True
+        is_in[picked] = False
         pool.decisions.decide(rows[found.indices], "selected", value=found.gains)
         for row in picked if spec.mix else []:
             pool.decisions.part[row] = choice.part_of[row]
         looked.append((rows, candidates, found))
     for part, (rows, candidates, found) in zip(choice.parts, looked, strict=True):  # after the last, which may take what an earlier one left
-        _leave_out(pool, rows, candidates, found, np.array(sorted([*held.tolist(), *choice.rows]), np.int64), part.name)
+        _leave_out(pool, rows, candidates, found, [quota.of(rows) for quota in quotas], is_member[rows], part.name)
     pool.decisions.decide(pool.is_candidate, "mix")
     return choice
 
@@ -176,21 +211,41 @@ def _candidates(
     novelty = np.array([math.nan if value is None else value for value in pool.assets["novelty"].take(rows).to_pylist()], np.float64)
     strata = None
     if how.by:
-        strata = np.array(["" if value is None else str(value) for value in pool.assets[pool.named(how.by, "select by")].take(rows).to_pylist()], object)
+        strata = np.array([value_text(value) or "" for value in pool.assets[pool.named(how.by, "select by")].take(rows).to_pylist()], object)
     ids = [asset_id.decode() for asset_id in pool.ids[rows].tolist()]
     return Candidates(ids, vectors_for(pool.sets, pool.ids[rows], ws), novelty, preselected, size[rows], strata, share_of_cores())
 
 
-def _quotas(pool: Pool, rows: NDArray[np.int64]) -> list[Quota]:
+def _quotas(pool: Pool) -> list[Quota]:
+    """The quotas of the spec over all assets. General bounds do not touch nulls. Raises SpecError for a value that no asset has."""
     quotas = []
-    for quota in pool.spec.quotas:
-        values = np.array([str(value) for value in pool.assets[pool.named(quota.by, "quota by")].take(rows).to_pylist()], object)
-        named = {*values.tolist(), *quota.values}
-        bounds = {value: quota.bounds_of(value) for value in sorted(named)}
+    for place, quota in enumerate(pool.spec.quotas):
+        nothing = NULL if NULL in quota.values else NOTHING
+        texts = map(value_text, pool.assets[pool.named(quota.by, "quota by")].to_pylist())
+        values = np.array([nothing if text is None else text for text in texts], object)
+        known = sorted(set(values.tolist()) - {NOTHING})
+        for value in quota.values:
+            if value != NULL and value not in known:
+                raise SpecError(f"{pool.spec.place('quotas', place, 'values', value)}: no asset has {quota.by} {value!r}. {_offer(value, known)}")
+        bounds = {value: quota.bounds_of(value) for value in known}
         least = {value: bound.min for value, bound in bounds.items() if bound.min is not None}
         most = {value: bound.max for value, bound in bounds.items() if bound.max is not None}
         quotas.append(Quota(quota.by, values, least, most))
     return quotas
+
+
+def _offer(value: str, known: list[str]) -> str:
+    """The nearest value that there is, or some of them."""
+    said = nearest(value, known)
+    return said if len(known) <= 10 or said.endswith("?") else f"Some of the {len(known):,} that there are: {', '.join(known[:5])}."
+
+
+def _places(shares: Sequence[int], free: NDArray[np.int64], left: int | None) -> NDArray[np.int64]:
+    """(p,) members that each part takes at most: its share, and one without a share what those with one leave in any case. left: None where only bytes count."""
+    if left is None:
+        return free
+    shared = np.minimum(shares, free[: len(shares)]).astype(np.int64)
+    return np.concatenate([shared, np.minimum(left - int(shared.sum()), free[len(shares) :])])
 
 
 def _result(name: str, how: Select, candidates: Candidates, free: int, wanted: int | None, found: Selection) -> PartResult:
@@ -200,35 +255,38 @@ def _result(name: str, how: Select, candidates: Candidates, free: int, wanted: i
     )  # fmt: skip
 
 
-def _quota_costs(
-    method: str, candidates: Candidates, limits: Limits, quotas: Sequence[Quota], options: Options, found: Selection
-) -> list[dict[str, Any]]:
-    """For each quota the objective without it, and the share of that which it cost; None for selectors without an objective."""
+def _quota_costs(turn: _Turn, quotas: Sequence[Quota], found: Selection) -> list[dict[str, Any]]:
+    """For each quota the objective without it, and the share of that which it cost; None for selectors without an objective, and where it cannot be done."""
     costs = []
     for place, quota in enumerate(quotas):
-        without = select(method, candidates, limits, [*quotas[:place], *quotas[place + 1 :]], options)
-        now, then = _finite(found.objective), _finite(without.objective)
-        if method == "k_center":  # a radius: lower is better
+        try:
+            without = _finite(turn.run([*quotas[:place], *quotas[place + 1 :]]).objective)
+        except InvalidInput:
+            without = None
+        now, then = _finite(found.objective), without
+        if turn.how.method == "k_center":  # a radius: lower is better
             now, then = (None, None) if now is None or then is None else (-now, -then)
         cost = None if now is None or then is None or then == 0 else (then - now) / abs(then)
-        costs.append({"by": quota.by, "objective_without": _finite(without.objective), "cost": cost})
+        costs.append({"by": quota.by, "objective_without": without, "cost": cost})
     return costs
 
 
-def _leave_out(pool: Pool, rows: NDArray[np.int64], candidates: Candidates, found: Selection, members: NDArray[np.int64], part: str) -> None:
-    """Enter why candidates of a part were not picked. members: rows of the pool that are in, whichever part took them."""
+def _leave_out(
+    pool: Pool, rows: NDArray[np.int64], candidates: Candidates, found: Selection, quotas: Sequence[Quota], is_member: NDArray[np.bool_], part: str
+) -> None:
+    """Enter why candidates of a part were not picked. is_member: which of the rows are in, whichever part took them."""
     decisions = pool.decisions
     if len(found.set_aside):
         density = candidates.neighbours.density() / (WHOLE * min(10, max(candidates.neighbours.rows.shape[1], 1)))
-        kept = np.setdiff1d(np.arange(len(rows)), found.set_aside)
-        decisions.decide(rows[found.set_aside], "set_aside", value=density[found.set_aside], threshold=float(density[kept].min()), part=part)
-    is_member = np.isin(rows, members)
+        kept = density[np.setdiff1d(np.arange(len(rows)), found.set_aside)]
+        least = float(kept[kept >= density[found.set_aside].max()].min())  # some that are less dense may be in for a minimum
+        decisions.decide(rows[found.set_aside], "set_aside", value=density[found.set_aside], threshold=least, part=part)
     left = np.flatnonzero(decisions.is_open[rows] & ~is_member)
     evidence = np.array(_nearest_members(candidates, left, np.flatnonzero(is_member)), object)
-    for quota in _quotas(pool, rows):
+    for quota in quotas:
         counts = Counter(quota.values[is_member].tolist())
-        full = [value for value, most in quota.maximum.items() if counts[value] >= most]
-        blocked = np.flatnonzero(np.isin(quota.values[left].astype(str), full)) if full else np.zeros(0, np.int64)
+        full = {value for value, most in quota.maximum.items() if counts[value] >= most}
+        blocked = np.flatnonzero([value in full for value in quota.values[left].tolist()])
         values = quota.values[left[blocked]].tolist()
         decisions.decide(
             rows[left[blocked]], "quota", evidence=evidence[blocked].tolist(), value=[counts[value] for value in values],

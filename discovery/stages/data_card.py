@@ -78,10 +78,9 @@ def card_markdown(card: dict[str, Any]) -> str:
     for part in selection.get("parts", []):
         if part["name"]:
             asked = f" of {part['asked']:,} asked" if part["asked"] is not None else ""
-            lines.append(f"- Part {escaped(part['name'])}: {part['picked']:,}{asked}, from {part['candidates']:,} candidates, by {part['method']}.")
+            lines.append(f"- Part {escaped(part['name'])}: {part['picked']:,}{asked}, from {part['candidates']:,} candidates, by {part['method']}{part_bound(part)}.")
     for quota in selection.get("quotas", []):
-        cost = "not measured" if quota["cost"] is None else f"{quota['cost']:.2%} of the objective"
-        lines.append(f"- The quota by {escaped(quota['by'])} cost {cost}.")
+        lines.append(f"- {quota_cost(quota)}.")
     if card["optimality_bound"] is not None:
         lines.append(f"- The selection reaches at least {card['optimality_bound']:.1%} of the best there is.")
     if card["coverage_radius"] is not None:
@@ -126,6 +125,22 @@ def card_markdown(card: dict[str, Any]) -> str:
 def escaped(value: Any) -> str:
     """One line without markup of Markdown or HTML."""
     return "".join(f"\\{c}" if c in "\\`*_[]|#~" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(c, c) for c in " ".join(str(value).split()))
+
+
+def part_bound(part: dict[str, Any]) -> str:
+    """How near one part of a mix is to the best for it, in words; empty where that is not known."""
+    bound = part["optimality_bound"]
+    return "" if bound is None else f"; at least {bound:.1%} of the best that it could be after the parts before it"
+
+
+def quota_cost(quota: dict[str, Any]) -> str:
+    """What a quota cost, in words; in a mix each part has a cost of its own.
+
+    >>> quota_cost({"by": "category", "cost": 0.031, "part": "dogs"}), quota_cost({"by": "label", "cost": None})
+    ('The quota by category cost 3.10% of the objective (part dogs)', 'What the quota by label cost was not measured')
+    """
+    by, part = escaped(quota["by"]), f" (part {escaped(quota['part'])})" if quota.get("part") else ""
+    return f"What the quota by {by} cost was not measured{part}" if quota["cost"] is None else f"The quota by {by} cost {quota['cost']:.2%} of the objective{part}"
 
 
 def _certificate(card: dict[str, Any]) -> list[str]:

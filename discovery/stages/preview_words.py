@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from discovery.spec import CollectionSpec
-from discovery.stages.data_card import escaped
+from discovery.stages.data_card import escaped, part_bound, quota_cost
 from discovery.stages.decisions import RULES
 from discovery.types import DatasetVersion
 from discovery.workspace import Workspace
@@ -31,9 +31,10 @@ def preview_markdown(version: DatasetVersion, facts: dict[str, Any], page: str, 
     for part in facts["parts"]:
         if part["name"] and part["asked"] is not None and part["picked"] < part["asked"]:
             lines.append(f"- Part {escaped(part['name'])} is short: {part['picked']:,} of {part['asked']:,}.")
+        if part["name"] and part["optimality_bound"] is not None:
+            lines.append(f"- Part {escaped(part['name'])}: {part['picked']:,}{part_bound(part)}.")
     for quota in facts["quotas"]:
-        if quota["cost"] is not None:
-            lines.append(f"- The quota by {escaped(quota['by'])} costs {quota['cost']:.2%} of the objective.")
+        lines.append(f"- {quota_cost(quota)}.")
     counts = ws.store.read_table(version, columns=["category"])["category"].value_counts().to_pylist()
     largest = sorted(counts, key=lambda one: (-one["counts"], str(one["values"])))
     shown = ", ".join(f"{escaped(one['values'])} {one['counts']:,}" for one in largest[:MOST_LABELS])

@@ -125,6 +125,8 @@ mix:
     assert [(part["name"], part["asked"], part["picked"]) for part in facts["parts"]] == [("like-it", 4, 4), ("dogs", 4, 4), ("rest", 8, 8)]
     decided = Counter(row["rule"] for row in lab.ws.store.read_table(version, "decisions").to_pylist())
     assert decided["selected"] == 16 and decided["mix"] + decided["not_selected"] == 16
+    card = card_markdown(data_card(version, lab.ws))  # parts are chosen one after another, so that no bound holds for all
+    assert version.optimality_bound is None and "The selection reaches" not in card and "of the best that it could be after the parts before it" in card
 
 
 def test_a_part_that_is_short_leaves_the_rest_to_the_free_ones_and_says_so(lab: Lab) -> None:

@@ -84,7 +84,7 @@ function chosen(data) {
   return el("details", { class: "spec" }, el("summary", {}, `How it was chosen: ${count(data.left_out.reduce((sum, row) => sum + row.assets, 0))} assets were left out`),
     parts.length ? table([["part"], ["by"], ["candidates", "number"], ["asked", "number"], ["picked", "number"], ["of the optimum", "number"]],
       parts.map((part) => [part.name, words(part.method), count(part.candidates), count(part.asked), count(part.picked), atLeast(part.optimality_bound)]), "Parts of the mix") : null,
-    quotas.length ? el("ul", {}, quotas.map((quota) => el("li", {}, `The quota by ${quota.by} cost ${quota.cost === null ? "something that was not measured" : `${percent(quota.cost)} of the objective`}.`))) : null,
+    quotas.length ? el("ul", {}, quotas.map((quota) => el("li", {}, `${quota.cost === null ? `What the quota by ${quota.by} cost was not measured` : `The quota by ${quota.by} cost ${percent(quota.cost)} of the objective`}${quota.part ? ` (part ${quota.part})` : ""}.`))) : null,
     table([["rule"], ["what it says"], ["assets", "number"]], data.left_out.map((row) => [words(row.rule), row.says, count(row.assets)]), "What was left out"));
 }
 
