@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from discovery.adapters.files import is_local, local_path
 from discovery.config import load_config
 from discovery.core.draws import id_array
 from discovery.errors import InvalidInput, UnknownRecord
@@ -128,18 +130,26 @@ def load(
     split: one of the version's, or all of it. root, config: as of `Library`. label: the column of the labels; empty takes the usual one. transform: called with
     an upright RGB picture of PIL. cache: folder of this machine where bytes of a remote store or source are kept, at most `cache_bytes` of them; None takes
     one beside the root's other caches, "" keeps nothing; of a local store nothing is copied. The bytes are checked against their hash at every
-    reading. Raises UnknownRecord and ConfigError for what does not exist.
+    reading. The dataset's `version` (name@number) and `digest` say what was loaded; a yanked version is warned of. Relative folders are those of this call,
+    wherever the process goes, and none is made. Raises UnknownRecord and ConfigError for what does not exist.
     """
     from discovery.adapters.torch_dataset import VersionDataset
-    from discovery.stages.training_set import CachedReader, training_set
+    from discovery.stages.training_set import CachedReader, check_is_there, training_set
 
     settings = load_config(Path(config) if config else None)
-    settings = settings.replace(root=str(root)) if root else settings
+    place = str(root) or settings.root
+    settings = settings.replace(root=str(local_path(place).absolute()) if is_local(place) else place)
+    check_is_there(settings.root)
     with open_workspace(settings, map_shards=map) as ws:
         found = training_set(version, split, label, ws)
-    folder = str(settings.local_folder / "cache" / "assets") if cache is None else str(cache)
-    read = CachedReader(settings.root, settings.s3, folder, cache_bytes)
-    return VersionDataset(read, found.ids, found.uris, found.labels, found.classes, transform, settings.dask.read_threads)
+    if found.yanked:
+        warnings.warn(f"{found.version} should not be trained on: {found.yanked}", stacklevel=2)
+    folder = settings.local_folder / "cache" / "assets" if cache is None else cache
+    kept_in = str(Path(folder).expanduser().absolute()) if str(folder) else ""
+    read = CachedReader(settings.root, settings.s3, kept_in, cache_bytes)
+    return VersionDataset(
+        read, found.ids, found.uris, found.labels, found.classes, transform, settings.dask.read_threads, version=found.version, digest=found.digest
+    )
 
 
 def _texts(values: Many) -> tuple[str, ...]:

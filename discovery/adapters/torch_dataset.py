@@ -31,9 +31,10 @@ class VersionDataset(torch.utils.data.Dataset[Labelled]):
 
     def __init__(
         self, read: Callable[[str, str], bytes], ids: Sequence[str], uris: Sequence[str], labels: Sequence[int], classes: Sequence[str],
-        transform: Callable[[Image.Image], Any] | None, threads: int,
+        transform: Callable[[Image.Image], Any] | None, threads: int, version: str = "", digest: str = "",
     ) -> None:  # fmt: skip
-        """read: bytes of an asset by id and source URI, checked; a module-level function or what pickles. labels: of each, a number of `classes` or -1."""
+        """version: name@number, which with its digest says afterwards what was trained on. read: bytes of an asset by id and source URI, checked; a module-level function or what pickles. labels: of each, a number of `classes` or -1."""
+        self.version, self.digest = version, digest
         self.ids = tuple(ids)
         self.labels = tuple(labels)
         self.classes = tuple(classes)

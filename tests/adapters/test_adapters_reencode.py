@@ -71,7 +71,7 @@ def test_what_is_so_already_stays_to_the_byte(form: Form) -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "RGB"])
 def test_the_colour_profile_stays_when_transparency_goes(mode: str) -> None:
-    data = written(Image.new(mode, (8, 8), (1, 2, 3)), "WEBP", icc_profile=PROFILE, lossless=True)
+    data = written(Image.new(mode, (8, 8), (1, 2, 3, 100)[: len(mode)]), "WEBP", icc_profile=PROFILE, lossless=True)
     assert decode(data, max_pixels=64).image.info["icc_profile"] == PROFILE
     with Image.open(io.BytesIO(reencode(data, "png"))) as image:
         assert image.info["icc_profile"] == PROFILE

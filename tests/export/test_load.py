@@ -26,8 +26,12 @@ from discovery.adapters.storage import asset_path
 from discovery.addressing import sha256_hex
 from discovery.config import S3Config
 from discovery.core.export_plan import ExportOptions
-from discovery.errors import ConfigError, CorruptArtifact, UnknownRecord
-from discovery.stages.export import plan_export
+from discovery.core.standing import Yank, with_yank
+from discovery.errors import ConfigError, CorruptArtifact, SourceNotFound, UnknownRecord
+from discovery.stages import training_set as training_set_module
+from discovery.stages.export import export, plan_export
+from discovery.stages.training_set import CachedReader
+from discovery.stages.versions import move
 from discovery.workspace import Workspace
 from tests.contracts.conftest import s3_url  # noqa: F401
 from tests.contracts.s3_server import CREDENTIALS
@@ -112,6 +116,55 @@ def test_changed_bytes_are_never_given(store: Path, tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact):
         loaded[0]
     assert loaded[1].image.mode == "RGB"
+
+
+def test_a_dataset_says_which_version_it_is(store: Path, ws: Workspace) -> None:
+    loaded = discovery.load("photos@1", split="train", root=store)
+    assert (loaded.version, loaded.digest) == ("photos@1", plan_export("photos@1", "list", ws, ExportOptions()).digest)
+    assert pickle.loads(pickle.dumps(loaded)).version == "photos@1"
+    (record,) = ws.catalog.records("curate")
+    assert discovery.load(record.id, root=store).version == "photos@1"
+
+
+def test_a_yanked_version_is_loaded_and_exported_with_a_word_on_it(own_ws: Workspace, tmp_path: Path) -> None:
+    yank = Yank("half of the labels are wrong", "ann", "2026-11-01T00:00:00+00:00")
+    move("photos", lambda standing: with_yank(standing, 1, yank), "yank", "ann", own_ws)
+    with pytest.warns(UserWarning, match=r"photos@1 should not be trained on: it was yanked by ann on 2026-11-01.*: half of the labels are wrong"):
+        discovery.load("photos@1", root=own_ws.config.root)
+    for _ in ("new", "checked"):
+        done = export("photos@1", "list", str(tmp_path / "out"), own_ws)
+        assert "photos@1 should not be trained on: it was yanked by ann" in done.note
+    move("photos", lambda standing: with_yank(standing, 1, None), "unyank", "ann", own_ws)
+    done = export("photos@1", "list", str(tmp_path / "out"), own_ws)
+    assert done.note == "" and done.resumed > 0  # the same export: what is said of a version is no part of it
+
+
+def test_a_relative_root_stays_where_it_was_when_the_process_goes_elsewhere(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(store.parent)
+    loaded = discovery.load("photos@1", root=store.name, cache="cache")
+    monkeypatch.chdir(tmp_path)
+    training_set_module._store.cache_clear()
+    assert loaded[0].image.mode == "RGB" and list(tmp_path.iterdir()) == []
+    assert loaded._read.cache == str(store.parent / "cache")  # type: ignore[attr-defined]
+
+
+def test_a_root_that_is_not_there_is_told_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceNotFound, match=r"There is no store at .*/stoer"):
+        discovery.load("photos@1", root="stoer")
+    with pytest.raises(SourceNotFound, match="There is no store at"):
+        CachedReader(str(tmp_path / "gone"), S3Config(), "", 0)("0" * 64, "/nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told_once_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "cache").write_text("a file, under which nothing can be made")
+    monkeypatch.setattr(training_set_module, "read_asset", lambda store, asset_id, uri: b"bytes")
+    read = CachedReader(str(tmp_path / "store"), S3Config(), str(tmp_path / "cache"), 1000)
+    with pytest.warns(UserWarning, match="cache.*Nothing more is kept there") as warned:
+        assert [read(sha256_hex(bytes([number])), "s3://bucket/one.png") for number in range(3)] == [b"bytes"] * 3
+    assert len(warned) == 1
 
 
 # of a bucket, with a cache

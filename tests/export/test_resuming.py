@@ -387,7 +387,7 @@ def test_what_cannot_be_asked_for_is_told_with_what_can(ws: Workspace, tmp_path:
         export("photos@7", "list", out, ws)
     with pytest.raises(ConfigError, match="lies in the store"):
         export("photos@1", "list", f"{ws.config.root}/out", ws)
-    for place in (Path(ws.config.root).parent, Path(ws.config.root).parent.parent, Path("/")):
+    for place in (Path(ws.config.root).parent, Path(ws.config.root).parent.parent):
         with pytest.raises(ConfigError, match="holds the store"):
             export("photos@1", "list", str(place), ws)
     for empty in ("", " ", "file://"):
