@@ -11,6 +11,7 @@ from pathlib import Path
 
 from discovery.adapters.byte_cache import ByteCache
 from discovery.adapters.files import LocalFiles, is_local, local_path
+from discovery.adapters.journal import FOLDER as JOURNAL
 from discovery.adapters.storage import Store
 from discovery.addressing import matches
 from discovery.config import S3Config
@@ -97,8 +98,8 @@ _unwritable: set[str] = set()  # caches that could not be written, each of which
 
 
 def check_is_there(root: str) -> None:
-    """Raises SourceNotFound for a local root that does not exist, which opening it would make."""
-    if is_local(root) and not local_path(root).is_dir():
+    """Raises SourceNotFound for a local root in which nothing was ever entered, so that reading makes neither folders nor a catalog there."""
+    if is_local(root) and not (local_path(root) / JOURNAL).is_dir():
         raise SourceNotFound(f"There is no store at {local_path(root).absolute()}. Give the root that `discovery run` filled.")
 
 

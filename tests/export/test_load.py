@@ -153,12 +153,14 @@ def test_a_root_that_is_not_there_is_told_and_not_made(tmp_path: Path, monkeypat
     with pytest.raises(SourceNotFound, match=r"There is no store at .*/stoer"):
         discovery.load("photos@1", root="stoer")
     with pytest.raises(SourceNotFound, match="There is no store at"):
+        discovery.load("photos@1", root=".")  # a folder, but nobody's store
+    with pytest.raises(SourceNotFound, match="There is no store at"):
         CachedReader(str(tmp_path / "gone"), S3Config(), "", 0)("0" * 64, "/nowhere")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_told_once_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "journal").mkdir(parents=True)
     (tmp_path / "cache").write_text("a file, under which nothing can be made")
     monkeypatch.setattr(training_set_module, "read_asset", lambda store, asset_id, uri: b"bytes")
     read = CachedReader(str(tmp_path / "store"), S3Config(), str(tmp_path / "cache"), 1000)
