@@ -45,8 +45,10 @@ def first_part(
         starts = np.searchsorted(cell_of[order], np.arange(len(cells)))
         sizes = [size_bytes[order[start : start + count]].tolist() for start, count in zip(starts, np.minimum(available, needs.most), strict=True)]
     weight = np.arange(parts, 0, -1).astype(float)  # what a later part can give is not asked of an earlier one
-    found = plan(needs, available, places, may_take, weight, sizes, float(limits.bytes) if sizes is not None else np.inf)
-    if found is None:
+    found = plan(needs, available, places, may_take, weight)
+    if sizes is not None and found is not None and _bytes(found.sum(axis=1), sizes) > limits.bytes:
+        found = plan(needs, available, places, may_take, weight, sizes)  # rather more of an earlier part than none at all
+    if found is None or (sizes is not None and _bytes(found.sum(axis=1), sizes) > limits.bytes):
         said = all_of.misses(needs, nearest_miss(needs, available, places, may_take))
         why = f"within their shares: {said}" if said else f"within their shares and {limits.bytes:,} bytes"
         raise InvalidInput(f"The parts of the mix could meet the quotas together, but not {why}. Give a part that has these a larger share, or lower the minima.")
@@ -62,5 +64,10 @@ def first_part(
         least = {str(cell): int(asked[cell]) for cell in np.flatnonzero(asked)}
         theirs.append(Quota("part of the mix", labels[cell_of], least))
     if sizes is not None:
-        own = Limits(own.assets, limits.bytes - sum(sum(one[first : first + rest]) for one, first, rest in zip(sizes, asked.tolist(), later.tolist(), strict=True)))
+        own = Limits(own.assets, limits.bytes - (_bytes(asked + later, sizes) - _bytes(asked, sizes)))
     return theirs, own
+
+
+def _bytes(counts: NDArray[np.int64], sizes: Sequence[Sequence[int]]) -> int:
+    """Bytes of the smallest rows of each cell, as many as counts say."""
+    return sum(sum(one[:count]) for one, count in zip(sizes, counts.tolist(), strict=True))

@@ -61,13 +61,13 @@ def is_bound(least: NDArray[np.int64], most: NDArray[np.int64]) -> NDArray[np.bo
 
 def plan(
     needs: Needs, available: NDArray[np.int64], places: NDArray[np.int64], is_in: NDArray[np.bool_], weight: NDArray[np.float64],
-    sizes: Sequence[Sequence[int]] | None = None, room: float = np.inf,
+    sizes: Sequence[Sequence[int]] | None = None,
 ) -> NDArray[np.int64] | None:  # fmt: skip
     """(c, p) rows of each cell that each part takes, such that all needs are met; None when there is no way.
 
     available: (c,) rows. places: (p,) most rows of a part. is_in: (c, p) whether a part may take rows of a cell. weight: (p,) what a row costs that a
-    part takes; the sum is least. sizes: of each cell the bytes of its smallest rows, ascending, as many as are of use (`Needs.most`); together they
-    are at most `room`. With zero weights the bytes are least instead.
+    part takes; the sum is least. sizes: of each cell the bytes of its smallest rows, ascending, as many as are of use (`Needs.most`): then their sum is
+    least instead.
 
     >>> from scipy.sparse import csr_array
     >>> needs = Needs(csr_array(np.eye(2)), np.array([2.0, 0.0]), np.array([5.0, 5.0]))
@@ -94,9 +94,7 @@ def plan(
     ]
     if sizes is not None:
         constraints.append(LinearConstraint(hstack([each_cell, -filled]), -np.inf, 0))
-        if np.isfinite(room):
-            constraints.append(LinearConstraint(csr_array(np.concatenate([np.zeros(cells * parts), size])[None]), -np.inf, room))
-    cost = np.concatenate([np.tile(weight, cells), np.zeros(steps) if weight.any() else size])
+    cost = np.concatenate([np.tile(weight, cells) if sizes is None else np.zeros(cells * parts), size])
     found = milp(
         cost, integrality=np.concatenate([np.ones(cells * parts), np.zeros(steps)]), constraints=constraints,
         bounds=Bounds(0, np.concatenate([np.where(is_in, most[:, None], 0).ravel(), np.ones(steps)])), options={"mip_rel_gap": 0},

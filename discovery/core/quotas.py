@@ -216,7 +216,7 @@ class Allowance:
         if self.is_sized:
             sizes = [self._sizes(cell, count, -1 if row is None else row) for cell, count in enumerate(np.minimum(available, needs.most).tolist())]
         places = np.array([self.left - (row is not None) if is_limited else MOST])
-        found = plan(needs, available, places, np.ones((len(self.cells), 1), bool), np.array([0.0 if self.is_sized else 1.0]), sizes)
+        found = plan(needs, available, places, np.ones((len(self.cells), 1), bool), np.ones(1), sizes)
         if found is None or sizes is None or not is_limited:
             return None if found is None else found[:, 0]
         size = sum(sum(one[:count]) for one, count in zip(sizes, found[:, 0].tolist(), strict=True)) + (0 if row is None else int(self.size_bytes[row]))
