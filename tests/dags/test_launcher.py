@@ -139,6 +139,7 @@ def test_two_stacks_of_one_home_are_refused(tmp_path: Path) -> None:
     first, second = Stack(Config(root=str(tmp_path))), Stack(Config(root=str(tmp_path)))
     first._take_lock()
     service = start(SLEEP, first.home)
+    wait_for(lambda: find_processes(first.mark) != [])  # for a moment after its start a process shows no environment
     with pytest.raises(ConfigError, match="already"):
         second.start()
     second.stop()
