@@ -26,7 +26,7 @@ from discovery.core.labels import (
 from discovery.core.samples import Sample
 from discovery.core.splits import merge_groups
 from discovery.errors import ConfigError, CorruptArtifact, nearest
-from discovery.spec import CollectionSpec, column_name
+from discovery.spec import CollectionSpec, column_name, value_text
 from discovery.stages.history import load_snapshot
 from discovery.types import DatasetVersion, DuplicateReport, Manifest
 from discovery.workspace import Workspace
@@ -89,8 +89,8 @@ def label_column(spec: CollectionSpec, assets: pa.Table, ws: Workspace) -> str:
 
 
 def labels_of(column: pa.ChunkedArray) -> list[str | None]:
-    """Each value as text; None for null and for empty text."""
-    return [None if value is None or str(value) == "" else str(value) for value in column.to_pylist()]
+    """Each value as text, as exports and quotas have it; None for null and for empty text."""
+    return [value_text(value) or None for value in column.to_pylist()]
 
 
 def label_findings(version: DatasetVersion, column: str, members: pa.Table, vectors: NDArray[np.float32], ws: Workspace) -> LabelFindings:

@@ -24,6 +24,7 @@ from discovery.publish import publish_collection_report
 from discovery.spec import parse_spec
 from discovery.stages.check_collection import check_collection
 from discovery.stages.curate import curate
+from discovery.stages.label_findings import labels_of
 from discovery.types import CollectionReport, DatasetVersion
 from discovery.workspace import Workspace, open_workspace
 
@@ -266,3 +267,7 @@ def test_the_page_is_one_file_without_scripts_or_links(ws: Workspace) -> None:
     page = ws.store.read_file(check_collection(version_of(ws), ws), "report").decode()
     assert "Likely mislabels" in page and "What gives labels away" in page
     assert not [word for word in ("<script", "http://", "https://", "<link", "url(") if word in page]
+
+
+def test_a_label_reads_in_the_report_as_in_the_list_and_in_exports() -> None:
+    assert labels_of(pa.chunked_array([[3.0, None, 0.5]])) == ["3", None, "0.5"] and labels_of(pa.chunked_array([["", "a", "3.0"]])) == [None, "a", "3.0"]
