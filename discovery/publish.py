@@ -16,6 +16,7 @@ from discovery.adapters.journal import Topic
 from discovery.adapters.mlflow_registry import (
     ModelContent,
     describe_version,
+    has_version,
     is_shown,
     link_models,
     model_metrics,
@@ -194,15 +195,18 @@ def _deliver(version: DatasetVersion, row: VersionRow, ws: Workspace, tags: Mapp
                 _settle(f"registered/{row.name}/{row.digest}", ws), about=about_collection(row.name),
                 is_first=lambda: ws.store.journal.claim(Topic.SHOWN, f"first/{row.name}/{row.digest}", 1, {"publisher": publisher})["publisher"] == publisher,
             )  # fmt: skip
-            now = standing_of(row.name, ws)
-            yank = now.yanked.get(row.number)
-            text = version_markdown(page_of(version, row, number, made_from, parent, parent_row, reports, pages, now, ws))
-            marks = {"discovery.yanked": f"{yank.reason} ({yank.by}, {yank.at})"} if yank else {}
             verdict = {"discovery.check": "passed" if reports[0].passed else "failed"} if reports else {}
-            describe_run(client, pages.run_id, text)
-            describe_version(client, registered, number, text, {**marks, **verdict}, () if yank else ("discovery.yanked",))
-            while True:  # somebody else may move an alias meanwhile, and have shown it already: the last look is at what stands
-                there = {one.number: one.mlflow_version for one in ws.catalog.versions(row.name) if one.mlflow_version} | {row.number: number}
+            now = standing_of(row.name, ws)
+            while True:  # somebody else may move an alias or yank meanwhile, and have shown it already: the last look is at what stands
+                yank = now.yanked.get(row.number)
+                marks = {"discovery.yanked": f"{yank.reason} ({yank.by}, {yank.at})"} if yank else {}
+                text = version_markdown(page_of(version, row, number, made_from, parent, parent_row, reports, pages, now, ws))
+                describe_run(client, pages.run_id, text)
+                describe_version(client, registered, number, text, {**marks, **verdict}, () if yank else ("discovery.yanked",))
+                there = {row.number: number}
+                for one in ws.catalog.versions(row.name):
+                    if one.number != row.number and one.mlflow_version and has_version(client, registered, one.mlflow_version, one.mlflow_run_id or ""):
+                        there[one.number] = one.mlflow_version
                 point_aliases(client, registered, {alias: there.get(at, "") for alias, at in now.aliases.items()}, [there[at] for at in now.yanked if at in there])
                 if now == (now := standing_of(row.name, ws)):
                     return pages.run_id, number, _wanted(row, reports, now)

@@ -20,6 +20,7 @@ from pydantic import (
     PrivateAttr,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +31,7 @@ from discovery.errors import SpecError, nearest
 from discovery.yaml_text import line_of, read_yaml
 
 VERSION_TEXT = r"^[a-z0-9][a-z0-9._-]*@(v?[0-9]+|[a-z][a-z0-9_-]*)$"  # a number, or an alias such as current
+STORED = "stored"  # the context in which the spec of a version is read again
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")  # it becomes a folder, the name of a metric and of a data set
 BYTES = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) ?(?P<unit>|[kMGT]i?)B", re.ASCII)
 TOGETHER = {"duplicate_group": "component_id", "video": "video_id"}  # what people call it, and the column
@@ -232,8 +234,8 @@ class CollectionSpec(_Part):
 
     @field_validator("splits", mode="before")
     @classmethod
-    def _split_names_can_be_used(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
+    def _split_names_can_be_used(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict) or info.context == STORED:
             return value
         named = {value_text(key) or "": share for key, share in value.items()}
         if wrong := [name for name in named if not SPLIT_NAME.fullmatch(name)]:
@@ -313,6 +315,11 @@ class CollectionSpec(_Part):
     def identity(self) -> str:
         """Canonical JSON of what differs from the defaults, so that a key which is added later changes no digest."""
         return canonical_json({"name": self.name, **self.model_dump(mode="json", exclude_defaults=True)})
+
+
+def stored_spec(text: str) -> CollectionSpec:
+    """The spec of a version, from its JSON: a name that a new spec may not have is one of its members' splits all the same."""
+    return CollectionSpec.model_validate_json(text, context=STORED)
 
 
 def value_text(value: object) -> str | None:

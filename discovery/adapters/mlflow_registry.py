@@ -101,7 +101,7 @@ def settled_version(
         )
     made = known()
     offered = min(number for number, run in made if run == run_id)
-    stands = settle(str(offered), lambda other: _shows(client, name, other, run_id))
+    stands = settle(str(offered), lambda other: has_version(client, name, other, run_id))
     for number, _ in made:
         if str(number) != stands:
             found(lambda number=number: client.delete_model_version(name, str(number)))  # type: ignore[misc]
@@ -137,7 +137,7 @@ def point_aliases(client: Any, name: str, wanted: Mapping[str, str], bad: Collec
 
 def is_shown(client: Any, run_id: str, name: str, number: str, aliases: Collection[str]) -> bool:
     """Whether a run and the registered version of it are both there, and just these aliases point at it."""
-    if found(lambda: client.get_run(run_id).info.lifecycle_stage) != "active" or not _shows(client, name, number, run_id):
+    if found(lambda: client.get_run(run_id).info.lifecycle_stage) != "active" or not has_version(client, name, number, run_id):
         return False
     return {alias for alias, at in dict(client.get_registered_model(name).aliases).items() if str(at) == number} == set(aliases)
 
@@ -162,7 +162,8 @@ def model_link(experiment_id: str, model_id: str) -> str:
     return f"#/experiments/{experiment_id}/models/{model_id}?workflowType=machine_learning"
 
 
-def _shows(client: Any, name: str, number: str, run_id: str) -> bool:
+def has_version(client: Any, name: str, number: str, run_id: str) -> bool:
+    """Whether a registered version is there, and is that of the run: a registry that was lost gives its numbers anew."""
     item = found(lambda: client.get_model_version(name, number))
     return item is not None and str(item.run_id) == run_id
 

@@ -133,8 +133,9 @@ def _come_back(values: list[Any]) -> bool:
     texts = {value.strip() for value in values if isinstance(value, str)}
     if len({float(text) for text in texts}) < len(texts):
         return False
-    decimals = {len(text.partition(".")[2]) for text in texts}
-    return len(decimals) == 1 or not any("." in text and text.endswith("0") and not text.endswith(".0") for text in texts)
+    plain = {text for text in texts if "e" not in text.lower()}
+    decimals = {len(text.partition(".")[2]) for text in plain}
+    return len(decimals) <= 1 or not any("." in text and text.endswith("0") and not text.endswith(".0") for text in plain)
 
 
 def _listed(snapshot: IndexSnapshot, ws: Workspace) -> pa.Table:

@@ -129,17 +129,17 @@ def open_pool(
     if kept_out:
         _keep_out(pool, component, kept_out, snapshot, included, ws)
     if parent:
-        unlink_members(pool, snapshot, ws)
+        unlink_members(pool, snapshot, included, ws)
     if spec.where:
         pool.decisions.decide(~pool.passing(spec.where, "where") & ~pool.is_held, "where")
     if spec.novelty.only_novel:
         only_novel(pool, novelty, pool.is_candidate & ~pool.is_held)
-    if spec.duplicates == "drop":
+    if parent:
+        keep_out_joining(pool, snapshot)
+    if spec.duplicates == "drop":  # after the rules that look at each file by itself, so that the copy that stands is a candidate
         _drop_copies(pool, component, snapshot, ws)
     if spec.like or spec.unlike:
         nearest_to_examples(pool, spec.like, spec.unlike, spec.limit_assets, ws)
-    if parent:
-        keep_out_joining(pool, snapshot)
     return pool
 
 

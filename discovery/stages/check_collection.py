@@ -20,7 +20,7 @@ from discovery.core.expectations import Expectation, Outcome, with_users
 from discovery.core.knn import exact_knn
 from discovery.core.samples import Sample, defect_rate_bound, statement
 from discovery.errors import ConfigError, nearest
-from discovery.spec import CollectionSpec
+from discovery.spec import CollectionSpec, stored_spec
 from discovery.stages.collection_report import collection_html
 from discovery.stages.curate import candidates_of, leaked_members
 from discovery.stages.decisions import sentence
@@ -73,7 +73,7 @@ def check_collection(version: DatasetVersion, ws: Workspace) -> CollectionReport
     if (found := ws.find(CollectionReport, key)) is not None:
         return found
     ws.report(f"check_collection: {version.name}, {version.assets:,} members")
-    spec = CollectionSpec.model_validate_json(version.spec)
+    spec = stored_spec(version.spec)
     table = ws.store.read_table(version)
     assets, candidates = candidates_of(version, ws)
     members = _members(assets, table)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from discovery import schemas
-from discovery.spec import CollectionSpec
+from discovery.spec import CollectionSpec, stored_spec
 from discovery.stages.curate import candidate_ids
 from discovery.stages.decisions import CANDIDATE_RULES
 from discovery.types import CollectionReport, DatasetVersion
@@ -56,7 +56,7 @@ def collection_change(spec: CollectionSpec, ws: Workspace) -> CollectionChange:
     known = [(row, version) for row, version in loaded if version is not None and any(ref.role == "decisions" for ref in version.files)]
     if not known:
         return CollectionChange("", 0, 0, 0, False)
-    same = [(row, version) for row, version in known if CollectionSpec.model_validate_json(version.spec).identity() == spec.identity()]
+    same = [(row, version) for row, version in known if stored_spec(version.spec).identity() == spec.identity()]
     row, version = (same or known)[0]
     table = ws.store.read_table(version, "decisions", columns=["asset_id", "rule"])
     before = schemas.ids_of(table.filter(pc.is_in(table["rule"], pa.array(CANDIDATE_RULES)))["asset_id"])

@@ -105,11 +105,11 @@ def choose(pool: Pool, novelty: list[NoveltyReport], ws: Workspace) -> Choice:
         )
     choice = Choice()
     looked: list[tuple[NDArray[np.int64], Candidates, Selection]] = []
-    quotas = _quotas(pool)
     parts = _parts(pool, left, novelty, ws)
     is_in = np.stack([mask for _, mask, _, _ in parts], axis=1)
     is_in[held] = False
     is_member = pool.is_held
+    quotas = _quotas(pool, is_in.any(axis=1) | is_member)
     shares = [wanted or 0 for _, _, wanted, _ in parts[: sum(part.share is not None for part in spec.mix)]]
     for place, (name, _, wanted, how) in enumerate(parts):
         rows, everyone = np.flatnonzero(is_in[:, place] | is_member), np.flatnonzero(is_in[:, place:].any(axis=1) | is_member)
@@ -216,8 +216,11 @@ def _candidates(
     return Candidates(ids, vectors_for(pool.sets, pool.ids[rows], ws), novelty, preselected, size[rows], strata, share_of_cores())
 
 
-def _quotas(pool: Pool) -> list[Quota]:
-    """The quotas of the spec over all assets. General bounds do not touch nulls. Raises SpecError for a value that no asset has."""
+def _quotas(pool: Pool, may_be: NDArray[np.bool_]) -> list[Quota]:
+    """The quotas of the spec over all assets. General bounds do not touch nulls, and a general minimum no value that nothing has that may be a member.
+
+    may_be: (n,) candidates and members. Raises SpecError for a value that no asset has.
+    """
     quotas = []
     for place, quota in enumerate(pool.spec.quotas):
         nothing = NULL if NULL in quota.values else NOTHING
@@ -228,7 +231,8 @@ def _quotas(pool: Pool) -> list[Quota]:
             if value != NULL and value not in known:
                 raise SpecError(f"{pool.spec.place('quotas', place, 'values', value)}: no asset has {quota.by} {value!r}. {_offer(value, known)}")
         bounds = {value: quota.bounds_of(value) for value in known}
-        least = {value: bound.min for value, bound in bounds.items() if bound.min is not None}
+        asked = {*values[may_be].tolist(), *(value for value, own in quota.values.items() if own.min is not None)}
+        least = {value: bound.min for value, bound in bounds.items() if bound.min is not None and value in asked}
         most = {value: bound.max for value, bound in bounds.items() if bound.max is not None}
         quotas.append(Quota(quota.by, values, least, most))
     return quotas

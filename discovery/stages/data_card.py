@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from discovery.spec import CollectionSpec
+from discovery.spec import stored_spec
 from discovery.stages.asset_table import assets_of
 from discovery.stages.decisions import RULES
 from discovery.stages.history import load_snapshot
@@ -25,7 +25,7 @@ RANGES = ("width_px", "height_px", "brightness", "sharpness", "novelty")
 
 def data_card(version: DatasetVersion, ws: Workspace) -> dict[str, Any]:
     """The card as plain values. The same for the same version, but for its number and its check, which come after it was made."""
-    spec = CollectionSpec.model_validate_json(version.spec)
+    spec = stored_spec(version.spec)
     snapshot = load_snapshot(version.snapshot_id, ws)
     novelty = [report for key in version.inputs if (report := ws.store.load_record(NoveltyReport, key)) is not None]
     assets = assets_of(version, ws)

@@ -46,10 +46,10 @@ RULES: dict[str, Rule] = {
         False, False, "curate", "a member of the parent never moves, and this one belongs together with one in a smaller split", evidence="that member is"
     ),
     "only_novel": Rule(False, False, "score", "it is not called novel", "its q-value is", "at most"),
+    "joins_splits": Rule(False, False, "curate", "it would join members of the parent that are in two splits", evidence="it belongs together with"),
     "duplicates": Rule(False, False, "dedupe", "a copy of it stands for it", "they differ by", "copies differ by at most", "that copy is"),
     "linked_to_member": Rule(False, False, "dedupe", "it is linked by copies to a member that stays in any case", evidence="that member is"),
     "by_example": Rule(False, False, "curate", "others are nearer to the examples", "its similarity to them is", "the last one taken has"),
-    "joins_splits": Rule(False, False, "curate", "it would join members of the parent that are in two splits", evidence="it belongs together with"),
     "mix": Rule(False, False, "curate", "it is in no part of the mix"),
 }
 LINKS = {"component_id": "copies", "capture": "one press of the shutter", "burst": "one burst", "video_id": "one video"}

@@ -11,7 +11,7 @@ from discovery.core.boxes import COLUMNS as BOX_COLUMNS
 from discovery.core.boxes import LabelledBox, read_boxes
 from discovery.core.export_plan import Example, order_examples
 from discovery.errors import ConfigError, CorruptArtifact, nearest
-from discovery.spec import CollectionSpec, value_text
+from discovery.spec import CollectionSpec, stored_spec, value_text
 from discovery.stages.asset_table import assets_of, column_name
 from discovery.stages.label_findings import label_column
 from discovery.stages.versions import find_version, row_of
@@ -44,7 +44,7 @@ def members_of(version: DatasetVersion, label: str, ws: Workspace, *, with_boxes
     """
     assets = assets_of(version, ws)
     members = ws.store.read_table(version)
-    spec = CollectionSpec.model_validate_json(version.spec)
+    spec = stored_spec(version.spec)
     column = _label(label, spec, assets, ws)
     wanted = set(members["asset_id"].to_pylist())
     assets = assets.filter(pa.array([asset_id in wanted for asset_id in assets["asset_id"].to_pylist()], pa.bool_()))

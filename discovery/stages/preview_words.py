@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from discovery.spec import CollectionSpec
+from discovery.spec import stored_spec
 from discovery.stages.data_card import escaped, part_bound, quota_cost
 from discovery.stages.decisions import RULES
 from discovery.types import DatasetVersion
@@ -39,7 +39,7 @@ def preview_markdown(version: DatasetVersion, facts: dict[str, Any], page: str, 
     largest = sorted(counts, key=lambda one: (-one["counts"], str(one["values"])))
     shown = ", ".join(f"{escaped(one['values'])} {one['counts']:,}" for one in largest[:MOST_LABELS])
     lines.append(f"- Folders: {shown}{f' and {len(largest) - MOST_LABELS} more' if len(largest) > MOST_LABELS else ''}.")
-    parent = CollectionSpec.model_validate_json(version.spec).parent
+    parent = stored_spec(version.spec).parent
     if parent:
         table = ws.store.read_table(version, columns=["pick", "reason"])
         kept = int(pc.sum(pc.equal(table["pick"], -1)).as_py() or 0)

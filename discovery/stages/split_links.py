@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from discovery.stages.candidate_pool import Pool
 
 
-def unlink_members(pool: Pool, snapshot: IndexSnapshot, ws: Workspace) -> None:
-    """Members of the parent that belong together now, though in two splits: those in the larger one leave. Raises SpecError when the spec lacks a split."""
-    if gone := _leave_out(pool, _members(pool), "links_splits", snapshot):
+def unlink_members(pool: Pool, snapshot: IndexSnapshot, included: NDArray[np.int64], ws: Workspace) -> None:
+    """Members of the parent that belong together now, though in two splits: those in the larger one leave.
+
+    included: rows that are in by name, which do not leave. Raises SpecError when one would have to, or when the spec lacks a split.
+    """
+    named = set(included.tolist())
+    if gone := _leave_out(pool, sorted(_members(pool), key=lambda row: row not in named), "links_splits", snapshot, named):
         for row in gone:
             del pool.held[row]
         ws.report(f"curate: {len(gone):,} members of {pool.spec.parent} leave, since they belong together with members of a smaller split")
@@ -30,7 +34,7 @@ def keep_out_joining(pool: Pool, snapshot: IndexSnapshot) -> None:
     """Leave out candidates that would join members of two splits, also through candidates before them. Raises SpecError for one that is included by name."""
     included = sorted(row for row, split in pool.held.items() if split is None)
     free = np.flatnonzero(pool.is_candidate & ~pool.is_held).tolist()
-    _leave_out(pool, [*_members(pool), *included, *free], "joins_splits", snapshot)
+    _leave_out(pool, [*_members(pool), *included, *free], "joins_splits", snapshot, set(included))
 
 
 def _members(pool: Pool) -> list[int]:
@@ -43,8 +47,8 @@ def _members(pool: Pool) -> list[int]:
     return sorted(held, key=lambda row: (order[held[row]], row))
 
 
-def _leave_out(pool: Pool, rows: list[int], rule: str, snapshot: IndexSnapshot) -> list[int]:
-    """Decide on those of the rows, in this order, that join two splits; returns them."""
+def _leave_out(pool: Pool, rows: list[int], rule: str, snapshot: IndexSnapshot, named: set[int]) -> list[int]:
+    """Decide on those of the rows, in this order, that join two splits; returns them. Raises SpecError for one that is named."""
     names = ["component_id", *sorted({pool.named(name, "keep_together") for name in pool.spec.keep_together} - {"component_id"})]
     codes = np.stack([_codes(pool, name, rows) for name in names])
     linked = np.flatnonzero((codes >= 0).any(axis=0))
@@ -53,7 +57,7 @@ def _leave_out(pool: Pool, rows: list[int], rule: str, snapshot: IndexSnapshot) 
     joining = joining_rows(columns, [pool.held.get(row) for row in rows])
     for place, (other, column) in joining.items():
         row, member, linked_by = rows[place], pool.ids[rows[other]].decode(), names[column]
-        if rule == "joins_splits" and row in pool.held:
+        if row in named:
             raise SpecError(
                 f"{pool.spec.place('include')}: include: {pool.ids[row].decode()} would join members of {pool.spec.parent} that are in two splits: it belongs together with "
                 f"{member} ({link_words(linked_by)}) and with one of another split. Take it out of include, or exclude the members of one side."

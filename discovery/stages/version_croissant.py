@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from discovery.core.croissant import Described, croissant
-from discovery.spec import CollectionSpec
+from discovery.spec import stored_spec
 from discovery.types import DatasetVersion
 from discovery.workspace import Workspace
 
@@ -22,7 +22,7 @@ def version_croissant(version: DatasetVersion, number: int, ws: Workspace, *, pa
     ref = version.file("table")
     columns = {one.name: kind for one in members.schema if (kind := _kind(one.type))}
     counts = Counter(members["split"].to_pylist())
-    splits = [split for split in CollectionSpec.model_validate_json(version.spec).splits if counts[split]]
+    splits = [split for split in stored_spec(version.spec).splits if counts[split]]
     told = ", ".join(f"{counts[split]:,} {split}" for split in splits)
     return croissant(
         name=version.name, number=number, digest=version.digest, created_at=version.created_at, columns=columns, splits=splits, license_url=license_url, url=url,

@@ -297,7 +297,7 @@ def test_labels_that_are_text_stay_as_they_are(ws: Workspace, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("values", "is_number"),
     [
-        (["1.1", "1.10", "2.0"], False), (["1", "1.0"], False), (["1.10", "2.0"], False), (["-0", "0"], False), (["1", "2"], True), (["0.5", "12", "3.25"], True),
+        (["1.1", "1.10", "2.0"], False), (["1", "1.0"], False), (["1.10", "2.0"], False), (["-0", "0"], False), (["1", "2"], True), (["0.5", "12", "3.25"], True), (["0.123", "1.5e-10", "0.5"], True),
         (["0.50", "0.25", "1.00"], True), (["1.0", "2.5"], True), (["1e-05", "0.5"], True), (["1", " 1"], True), ([1, "1"], True), (["1.0", "0.25"], True),
     ],
 )  # fmt: skip

@@ -125,3 +125,16 @@ def test_what_is_set_aside_is_less_dense_than_the_threshold_also_when_a_minimum_
     choice = choose(pool, [], None)  # type: ignore[arg-type]
     aside = pool.decisions.mask("set_aside")
     assert {58, 59} <= set(choice.rows) and (pool.decisions.value[aside] <= pool.decisions.threshold[aside]).all()
+
+
+def test_a_minimum_for_every_value_asks_for_none_of_what_no_candidate_has():
+    columns = {"kind": ["cat"] * 3 + ["dog"] * 3 + ["bird"]}
+    text = "budget: 4\nwhere: kind <> 'bird'\nquotas: [{by: kind, min: 1}]\n"
+    pool = make_pool(text, columns)
+    pool.decisions.decide(np.array([6]), "where")
+    kinds = [columns["kind"][row] for row in choose(pool, [], None).rows]  # type: ignore[arg-type]
+    assert set(kinds) == {"cat", "dog"} and len(kinds) == 4
+    pool = make_pool(text.replace("min: 1}", "values: {bird: {min: 1}}}"), columns)
+    pool.decisions.decide(np.array([6]), "where")
+    with pytest.raises(SpecError, match="no candidate is 'bird'"):
+        choose(pool, [], None)  # type: ignore[arg-type]

@@ -387,6 +387,11 @@ def test_a_member_never_moves_when_a_version_that_grows_keeps_more_together(lab:
     assert gone and {(rules[i]["rule"], rules[i]["linked_by"]) for i in gone} == {("links_splits", "folder")}
     assert all(was[i] == "train" and was[rules[i]["evidence"]] == "test" for i in gone)  # of equal splits the first by name keeps its own
     assert "belongs together with one in a smaller split: by one folder; that member is" in why(child, min(gone), lab.ws).sentence
+    one, other = min(gone), rules[min(gone)]["evidence"]
+    grow = f"name: row\nbudget: 24\nparent: row@1\n{TRAIN_TEST.replace('}', ', keep_together: [folder]}')}"
+    assert lab.splits(lab.make(f"{grow}include: [{one}]\n"))[one] == "train"  # what is included stays, and what is linked to it leaves
+    with pytest.raises(SpecError, match="would join members of row@1 that are in two splits"):
+        lab.make(f"{grow}include: [{one}, {other}]\n")
     report = check_collection(child, lab.ws)
     numbers = json.loads(lab.ws.store.read_file(report, "expectations"))["numbers"]
     assert (numbers["lost_from_parent"], numbers["let_go_from_parent"], numbers["moved_from_parent"]) == (0, len(gone), 0)
@@ -409,6 +414,8 @@ def test_a_candidate_that_would_join_two_splits_of_the_parent_stays_out(lab: Lab
     out = [row for row in table if rules[row["asset_id"]]["rule"] == "joins_splits"]
     assert Counter(row["category"] for row in out) == {"bird": 8, "cat": 5, "dog": 3}
     assert all(rules[row["asset_id"]]["evidence"] in now for row in out)
+    stands = {row["asset_id"] for row in table if "near-" in row["source_uri"]} & now.keys()
+    assert len(stands) == NEAR // 2  # copies without a date, of birds that stay out: they join nothing
     bird = next(row["asset_id"] for row in out if row["category"] == "bird")
     assert "it would join members of the parent that are in two splits: by one" in why(child, bird, lab.ws).sentence
     with pytest.raises(SpecError, match=f"spec:4: include: {bird} would join members of walked@1 that are in two splits"):

@@ -140,10 +140,40 @@ def test_an_alias_that_moves_while_a_version_is_delivered_stays_where_it_was_mov
     assert library.aliases() == {"current": "2", "previous": "1"} and pending_versions(library.ws) == []
 
 
+def test_a_yank_while_a_version_is_delivered_is_said_on_its_page(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = library.version()
+    describe, yanked = publish.describe_version, []
+
+    def while_somebody_yanks(*arguments: Any) -> None:
+        describe(*arguments)
+        if not yanked:
+            yanked.append(move("some", lambda state: with_yank(state, 1, Yank("blurred", "ana", "2026-01-01")), "yank", "ana", library.ws))
+
+    monkeypatch.setattr(publish, "describe_version", while_somebody_yanks)
+    publish_version(first, library.ws)
+    shown = library.client.get_model_version("dataset.some", "1")
+    assert "blurred" in shown.tags["discovery.yanked"] and "Yanked by ana" in shown.description and pending_versions(library.ws) == []
+
+
 def test_a_version_waits_for_the_earlier_ones_of_its_collection_alone(library: Library) -> None:
     first, _ = library.version(), library.version(4)
     assert publish_version(first, library.ws).mlflow_version == "1"
     assert {row.number: bool(row.mlflow_version) for row in library.ws.catalog.versions("some")} == {1: True, 2: False}
+
+
+def test_a_registry_that_lost_its_versions_gets_them_again_with_their_aliases(library: Library, tmp_path: Path) -> None:
+    for number in (1, 2):
+        publish_version(library.version(2 + number), library.ws)
+        move("some", lambda state, number=number: promoted(state, number), "promote", "ana", library.ws)  # type: ignore[misc]
+    publish_pending(library.ws)
+    assert library.aliases() == {"current": "2", "previous": "1"}
+    for number in ("1", "2"):
+        library.client.delete_model_version("dataset.some", number)
+    publish_pending(library.ws, look_again=True)
+    assert library.aliases() == {"current": "4", "previous": "3"} and pending_versions(library.ws) == []
+    with open_workspace(library.ws.config.replace(mlflow={"tracking_uri": f"sqlite:///{tmp_path / 'other.db'}"}), map_shards=map) as moved:
+        publish_pending(moved, look_again=True)
+        assert Library(moved, library.folder).aliases() == {"current": "2", "previous": "1"}
 
 
 def test_what_somebody_deletes_in_mlflow_is_mended(library: Library) -> None:

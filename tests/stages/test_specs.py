@@ -11,7 +11,7 @@ from discovery.cli import main
 from discovery.config import Config
 from discovery.errors import InvalidInput, SpecError, UnknownRecord
 from discovery.saved_names import known_names
-from discovery.spec import Bounds, parse_bytes, parse_spec
+from discovery.spec import Bounds, CollectionSpec, parse_bytes, parse_spec, stored_spec
 from discovery.stages.saved_specs import save_spec, saved_spec, saved_specs
 from discovery.workspace import open_workspace
 
@@ -154,3 +154,11 @@ def test_saved_specs_stay_as_written_the_newest_stands_and_the_command_takes_the
     assert capsys.readouterr().out == "name: b\nbudget: 2\n"
     assert main(["curate", "b", "--root", root]) != 0
     assert "no index" in capsys.readouterr().err  # the spec was found; there is nothing to curate from yet
+
+
+def test_the_spec_of_a_version_is_read_whatever_its_splits_are_called() -> None:
+    text = parse_spec("name: old\nbudget: 1\n").canonical()
+    old = text.replace('"train":', '"train set":')
+    assert old != text and "train set" in stored_spec(old).splits
+    with pytest.raises(ValueError, match="cannot be the name of a split"):
+        CollectionSpec.model_validate_json(old)
