@@ -15,6 +15,7 @@ from discovery.core.draws import ID_DIGITS, id_array
 from discovery.core.tiers import Shape, absorbed_by
 from discovery.errors import CorruptArtifact, DiscoveryError, EncoderMismatch
 from discovery.stages.audit import audit
+from discovery.stages.dedupe import dedupe
 from discovery.stages.history import embedding_sets, head_snapshot, load_snapshot, members_of, newest_sets, snapshot_before
 from discovery.stages.open_index import OpenIndex, open_segments, tombstones
 from discovery.stages.segments import Fetch, Ids, make_segments
@@ -29,7 +30,8 @@ def index(manifest: Manifest, embeddings: EmbeddingSet, duplicates: DuplicateRep
     """The snapshot that holds the manifest: the one before it, with its new assets, without those that are gone from their source.
 
     Pictures with the same pixels are indexed once, by the smallest id of those that are there, since copies crowd the graph. The new snapshot becomes
-    current by one swap; when another batch was first, this one is built again on top of it. Raises EncoderMismatch, CorruptArtifact.
+    current by one swap; when another batch was first, this one is compared with it too and built again on top of it, so that the duplicate report of a
+    snapshot knows all that it holds. Raises EncoderMismatch, CorruptArtifact.
     """
     if duplicates.encoder_id != embeddings.encoder_id:
         raise EncoderMismatch(f"The duplicates are of {duplicates.encoder_id}, the embeddings of {embeddings.encoder_id}.")
@@ -37,6 +39,8 @@ def index(manifest: Manifest, embeddings: EmbeddingSet, duplicates: DuplicateRep
         head = head_snapshot(embeddings.encoder_id, ws)
         before = snapshot_before(manifest, embeddings.encoder_id, ws)
         parent = before
+        if duplicates.inputs != (embeddings.id, *((before.id,) if before else ())):  # another batch came first, with pictures that it does not know
+            duplicates = dedupe(manifest, embeddings, ws)
         if head is not None and manifest.id in head.manifests:
             is_newest = head.manifests[-1] == manifest.id
             if not is_newest or (head.embeddings[-1], head.duplicates_id) == (embeddings.id, duplicates.id):

@@ -142,7 +142,7 @@ def test_an_approval_stands_between_preview_and_collection(structure: Any) -> No
     tasks = structure["dags"]["curate_collection"]["tasks"]
     downstream = {task_id: task["downstream"] for task_id, task in tasks.items()}
     assert downstream == {
-        "preview": ["decide"], "decide": ["approve", "curate"], "approve": ["curate"], "curate": ["check_collection", "publish"],
+        "preview": ["curate", "decide"], "decide": ["approve", "curate"], "approve": ["curate"], "curate": ["check_collection", "publish"],
         "check_collection": ["publish"], "publish": [],
     }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +21,13 @@ from discovery.errors import InvalidInput
 from discovery.pipeline import run_pipeline
 from discovery.stages import calibrate as calibration
 from discovery.stages import copies
+from discovery.stages.asset_table import asset_table
 from discovery.stages.calibrate import calibrate
+from discovery.stages.check import check
 from discovery.stages.dedupe import dedupe, proposer_for
+from discovery.stages.embed import embed
+from discovery.stages.index import index
+from discovery.stages.ingest import ingest
 from discovery.stages.label_pairs import pairs_to_label, read_labels
 from discovery.types import DuplicateReport, EmbeddingSet, Manifest
 from discovery.workspace import Workspace, open_workspace
@@ -90,6 +96,26 @@ def test_groups_of_the_first_batch_keep_their_ids(in_two: Workspace) -> None:
     older, newer = in_two.store.read_table(first), tables(in_two)[0]
     now = {row["asset_id"]: row["group_id"] for row in newer.to_pylist()}
     assert len(older) == SCENES + 4 and all(now[row["asset_id"]] == row["group_id"] for row in older.to_pylist())
+
+
+def test_batches_that_ran_beside_each_other_are_compared_before_the_second_is_indexed(batches: tuple[Path, Path], tmp_path: Path) -> None:
+    for name, source in (("small", "*-resize.png"), ("large", "?.png")):
+        (tmp_path / name).mkdir()
+        for file in batches[0].glob(source):
+            shutil.copy(file, tmp_path / name)
+    with open_workspace(config(tmp_path / "root"), map_shards=map) as ws:
+        ready = []
+        for name in ("small", "large"):
+            manifest = ingest([str(tmp_path / name)], ws)
+            embeddings = embed(manifest, check(manifest, ws), ws)
+            ready.append((manifest, embeddings, dedupe(manifest, embeddings, ws)))  # neither knows the other
+        snapshots = [index(*one, ws) for one in ready]
+        report = ws.store.load_record(DuplicateReport, snapshots[-1].duplicates_id)
+        assert report is not None and report.id != ready[1][2].id and (report.assets, report.near_groups) == (12, 4)
+        table = asset_table(snapshots[-1], ws, [])
+        assert len(table) == 12 and not table["group_id"].null_count and not table["component_id"].null_count
+        again = dedupe(*ready[1][:2], ws)
+        assert again.id == report.id and index(*ready[1][:2], again, ws) == snapshots[-1]  # run again, it is what it was
 
 
 def test_what_decides_copies_compares_all_again(in_two: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
