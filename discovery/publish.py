@@ -203,9 +203,10 @@ def _deliver(version: DatasetVersion, row: VersionRow, ws: Workspace, tags: Mapp
                 text = version_markdown(page_of(version, row, number, made_from, parent, parent_row, reports, pages, now, ws))
                 describe_run(client, pages.run_id, text)
                 describe_version(client, registered, number, text, {**marks, **verdict}, () if yank else ("discovery.yanked",))
+                asked = {*now.aliases.values(), *now.yanked} - {row.number}  # one request each
                 there = {row.number: number}
                 for one in ws.catalog.versions(row.name):
-                    if one.number != row.number and one.mlflow_version and has_version(client, registered, one.mlflow_version, one.mlflow_run_id or ""):
+                    if one.number in asked and one.mlflow_version and has_version(client, registered, one.mlflow_version, one.mlflow_run_id or ""):
                         there[one.number] = one.mlflow_version
                 point_aliases(client, registered, {alias: there.get(at, "") for alias, at in now.aliases.items()}, [there[at] for at in now.yanked if at in there])
                 if now == (now := standing_of(row.name, ws)):

@@ -124,7 +124,8 @@ def describe_version(client: Any, name: str, number: str, description: str, tags
 def point_aliases(client: Any, name: str, wanted: Mapping[str, str], bad: Collection[str]) -> None:
     """Let exactly these aliases of a registered model point where they should.
 
-    An alias of a version that is not there yet (an empty one) stays where it is until then, so that nobody finds none, but not on a bad version.
+    wanted: alias to MLflow's number of its version, empty while that is not there: the alias then stays where it is, so that nobody finds none, but not on
+    one of the `bad` numbers. Raises MlflowException, also for a number that MLflow does not have.
     """
     has = {alias: str(at) for alias, at in dict(client.get_registered_model(name).aliases).items()}
     for alias, at in has.items():

@@ -17,7 +17,7 @@ from discovery.core.measures import MEASURES
 from discovery.core.sessions import device_sessions
 from discovery.errors import CorruptArtifact
 from discovery.schemas import METADATA
-from discovery.spec import column_name as column_name
+from discovery.spec import column_name
 from discovery.stages.history import embedding_sets, load_snapshot
 from discovery.types import DatasetVersion, DuplicateReport, IndexSnapshot, Manifest, NoveltyReport, QualityReport
 from discovery.workspace import Workspace

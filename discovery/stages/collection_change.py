@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from discovery import schemas
+from discovery.adapters.catalog import VersionRow
 from discovery.spec import CollectionSpec, stored_spec
 from discovery.stages.curate import candidate_ids
 from discovery.stages.decisions import CANDIDATE_RULES
@@ -52,15 +53,21 @@ def collection_change(spec: CollectionSpec, ws: Workspace) -> CollectionChange:
     A version from before decisions were kept counts as none. Raises as `curate`.
     """
     newest_first = sorted(ws.catalog.versions(spec.name), key=lambda row: -row.number)  # a version may have been prepared long before it was numbered
-    loaded = [(row, ws.store.load_record(DatasetVersion, row.version_id)) for row in newest_first]
-    known = [(row, version) for row, version in loaded if version is not None and any(ref.role == "decisions" for ref in version.files)]
-    if not known:
+    newest: tuple[VersionRow, DatasetVersion] | None = None
+    same: tuple[VersionRow, DatasetVersion] | None = None
+    for row in newest_first:  # a file each, so no more of them than are needed
+        version = ws.store.load_record(DatasetVersion, row.version_id)
+        if version is not None and any(ref.role == "decisions" for ref in version.files):
+            newest = newest or (row, version)
+            if stored_spec(version.spec).identity() == spec.identity():
+                same = row, version
+                break
+    if newest is None:
         return CollectionChange("", 0, 0, 0, False)
-    same = [(row, version) for row, version in known if stored_spec(version.spec).identity() == spec.identity()]
-    row, version = (same or known)[0]
+    row, version = same or newest
     table = ws.store.read_table(version, "decisions", columns=["asset_id", "rule"])
     before = schemas.ids_of(table.filter(pc.is_in(table["rule"], pa.array(CANDIDATE_RULES)))["asset_id"])
     now = candidate_ids(spec, ws) if same else before
     came, went = len(np.setdiff1d(now, before)), len(np.setdiff1d(before, now))
     is_checked = any(isinstance(one, CollectionReport) and one.version_id == version.id for one in ws.catalog.records(CollectionReport.stage))
-    return CollectionChange(f"{row.name}@{row.number}", len(before), came, went, not same, is_checked)
+    return CollectionChange(f"{row.name}@{row.number}", len(before), came, went, same is None, is_checked)

@@ -21,14 +21,13 @@ from discovery.core.samples import Sample, defect_rate_bound
 from discovery.core.selection import Candidates, Options, Selection, select
 from discovery.core.splits import largest_remainder
 from discovery.errors import InvalidInput, SpecError, nearest
-from discovery.spec import MixPart, Select, value_text
+from discovery.spec import NULL, MixPart, Select, value_text
 from discovery.stages.candidate_pool import Pool, part_rows
 from discovery.stages.shards import vectors_for
 from discovery.types import NoveltyReport
 from discovery.workspace import Workspace
 
 NOTHING = "\0"  # a null in a quota: no value that a column can have
-NULL = "null"  # as which a spec may bound nulls all the same
 EVIDENCE_PAIRS = 2 * 10**9  # pairs of a candidate and a member of which all are looked at for the nearest member
 
 

@@ -11,9 +11,9 @@ from discovery.core.boxes import COLUMNS as BOX_COLUMNS
 from discovery.core.boxes import LabelledBox, read_boxes
 from discovery.core.export_plan import Example, order_examples
 from discovery.errors import ConfigError, CorruptArtifact, nearest
-from discovery.spec import CollectionSpec, stored_spec, value_text
-from discovery.stages.asset_table import assets_of, column_name
-from discovery.stages.label_findings import label_column
+from discovery.spec import CollectionSpec, column_name, stored_spec
+from discovery.stages.asset_table import assets_of
+from discovery.stages.label_findings import label_column, labels_of
 from discovery.stages.versions import find_version, row_of
 from discovery.types import DatasetVersion
 from discovery.workspace import Workspace
@@ -80,7 +80,7 @@ def _label(label: str, spec: CollectionSpec, assets: pa.Table, ws: Workspace) ->
 
 def _facts(assets: pa.Table, column: str) -> dict[str, dict[str, Any]]:
     """What the asset table says of each asset."""
-    labels = [value_text(value) or None for value in assets[column].to_pylist()] if column else [None] * len(assets)
+    labels = labels_of(assets[column]) if column else [None] * len(assets)
     rows = assets.select(["asset_id", "format", "size_bytes", "video_id"]).to_pylist()
     return {row["asset_id"]: row | {"label": label} for row, label in zip(rows, labels, strict=True)}
 
